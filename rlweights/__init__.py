@@ -1,0 +1,78 @@
+"""rlweights: policy-gradient agents for Gymnasium on Keras 3, and the weight interventions inside them.
+
+Names are imported on first use, so that `python -m rlweights.train --help` need not wait for TensorFlow.
+"""
+
+import importlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlweights.interventions import (
+        AdaptiveNoise,
+        Clipping,
+        Feedback,
+        Increment,
+        Intervention,
+        Noise,
+    )
+    from rlweights.optimizer import InterventionOptimizer
+    from rlweights.selection import depth, everything, kind, layers, path, select
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "rlweights.interventions": (
+        "AdaptiveNoise",
+        "Clipping",
+        "Feedback",
+        "Increment",
+        "Intervention",
+        "Noise",
+    ),
+    "rlweights.optimizer": ("InterventionOptimizer",),
+    "rlweights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    "AdaptiveNoise",
+    "Clipping",
+    "Feedback",
+    "Increment",
+    "Intervention",
+    "InterventionOptimizer",
+    "Noise",
+    "depth",
+    "everything",
+    "kind",
+    "layers",
+    "path",
+    "select",
+]
+
+
+class BackendError(RuntimeError):
+    """Keras is configured for a backend other than TensorFlow."""
+
+
+def _check_backend() -> None:
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise BackendError(
+            f"rlweights runs on Keras' TensorFlow backend, but KERAS_BACKEND is {backend!r}; "
+            f"unset it or set KERAS_BACKEND=tensorflow"
+        )
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
+    _check_backend()
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

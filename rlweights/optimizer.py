@@ -1,0 +1,397 @@
+"""The optimizer wrapper that carries interventions: clean and live weights around an inner optimizer."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from rlweights.interventions.base import Intervention
+from rlweights.interventions.strength import Feedback
+
+
+_as_written = tf.autograph.experimental.do_not_convert
+"""Rules are plain Python in every mode: AutoGraph would read them differently in a graph than in eager."""
+
+
+class FeedbackBoard(Mapping):
+    """The feedback of one optimizer, by name: `board["kl"] = 0.02` writes, `board["kl"]` reads.
+
+    Writing is an assignment to a variable: possible at any time, from any thread, without a retrace.
+    """
+
+    def __init__(self, owner: "InterventionOptimizer"):
+        self._owner = owner
+        self._variables: dict[str, Any] = {}
+
+    def bind(self, source: Feedback) -> None:
+        """Connects `source` to the variable of its name, which is created if it is new.
+
+        Raises:
+            ValueError: If the name is in use with another shape.
+        """
+        if source.name not in self._variables:
+            self._variables[source.name] = self._owner.add_variable(
+                shape=source.initial.shape,
+                initializer=lambda shape, dtype: ops.cast(source.initial, dtype),
+                dtype="float32",
+                name=f"feedback_{source.name}",
+            )
+        variable = self._variables[source.name]
+        if tuple(variable.shape) != source.initial.shape:
+            raise ValueError(
+                f"feedback {source.name!r} has shape {tuple(variable.shape)} in one place and "
+                f"{source.initial.shape} in another"
+            )
+        source.variable = variable
+
+    def __getitem__(self, name: str):
+        return self._variables[self._known(name)]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        variable = self._variables[self._known(name)]
+        if not tf.is_tensor(value):
+            value = np.asarray(value, np.float32)
+        if tuple(value.shape) != tuple(variable.shape):
+            raise ValueError(
+                f"feedback {name!r} takes shape {tuple(variable.shape)}. Received: {tuple(value.shape)}"
+            )
+        variable.assign(value)
+
+    def __iter__(self):
+        return iter(self._variables)
+
+    def __len__(self):
+        return len(self._variables)
+
+    def _known(self, name: str) -> str:
+        if name not in self._variables:
+            known = ", ".join(sorted(self._variables)) or "none; build the optimizer first"
+            raise KeyError(f"no rule reads a feedback {name!r}; there are: {known}")
+        return name
+
+
+@keras.saving.register_keras_serializable(package="rlweights")
+class InterventionOptimizer(keras.optimizers.Optimizer):
+    """Wraps an optimizer and rewrites weights around its step: optax for weights, speaking Keras.
+
+    *Live* weights, the model's own variables, are what losses and rollouts see; *clean* weights are what
+    the inner optimizer, kept interventions, evaluations and checkpoints see: live = clean + offsets. One
+    step restores the clean weights by copy (subtraction drifts), lets the inner optimizer step, applies
+    the "after_step" rules in list order, and puts the offsets back.
+
+    Without rules it equals the inner optimizer bit for bit. It follows the contract of Keras'
+    `LossScaleOptimizer`, works in `model.compile` with `jit_compile` on and off, and saves with the model.
+    Rules that are undone, or that act between iterations, need to know when an iteration begins and ends:
+    `WeightMonitor` says so in `model.fit` (an iteration is an epoch), a loop of one's own calls
+    `begin_iteration` and `end_iteration`.
+
+    Args:
+        inner: The Keras optimizer that makes the step.
+        interventions: The rules, in the order in which they act.
+        feedback: Further feedback (name to initial value) that a rule's schedule may read.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: If `inner` keeps its own EMA, accumulates gradients, or scales the loss.
+
+    Example:
+        >>> optimizer = InterventionOptimizer(keras.optimizers.Adam(1e-3), [])
+        >>> optimizer
+        InterventionOptimizer(Adam)
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        interventions: Sequence[Intervention] = (),
+        *,
+        feedback: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(learning_rate=0.0, name=name)
+        _refuse(inner)
+        names = [rule.name for rule in interventions]
+        doubles = sorted({each for each in names if names.count(each) > 1})
+        if doubles:
+            raise ValueError(
+                f"two rules are named {doubles[0]!r}; give one of them another `name`, it names the metrics"
+            )
+        self.inner = inner
+        self.interventions = tuple(interventions)
+        self.extra_feedback = dict(feedback or {})
+        self.feedback = FeedbackBoard(self)
+        self._began = False
+
+    # Building -------------------------------------------------------------------------------------
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates all state: the inner optimizer's, the rules', and the clean copies. Call it early.
+
+        Raises:
+            ValueError: If a rule selects nothing; the message lists all paths.
+        """
+        if self.built:
+            return
+        with tf.init_scope():  # Keras may call this while it traces the first step
+            self.inner.build(variables)
+            super().build(variables)
+            self._create_state(list(variables))
+
+    def _create_state(self, variables: list[Any]) -> None:
+        for name, initial in self.extra_feedback.items():
+            self.feedback.bind(Feedback(name, initial))
+        for rule in self.interventions:
+            rule.bind(self, variables)
+        self._active = self.add_variable(shape=(), dtype="bool", initializer="zeros", name="active")
+        undone = [r for r in self.interventions if r.placement.startswith("during_")]
+        ids = {id(v) for rule in undone for v in rule.variables}
+        self._undone = tuple(v for v in variables if id(v) in ids)
+        """The weights that have offsets; all others are always clean and cost nothing."""
+        self._clean = tuple(self._copy_of(v, "clean") for v in self._undone)
+        self._offsets = {
+            placement: tuple(self._copy_of(v, placement, zero=True) for v in self._undone)
+            for placement in ("during_iteration", "during_gradient")
+            if any(rule.placement == placement for rule in undone)
+        }
+
+    def _copy_of(self, variable, name: str, zero: bool = False):
+        copy = self.add_variable_from_reference(variable, name=name)
+        if not zero:
+            copy.assign(variable)
+        return copy
+
+    @property
+    def variables(self) -> list[Any]:
+        """All state: this wrapper's and its rules', then the inner optimizer's."""
+        return self._variables + self.inner.variables
+
+    def slots(self, variable) -> list[Any]:
+        """The inner optimizer's per-weight state of `variable` (moments, ...)."""
+        index = self.inner._get_variable_index(variable)
+        size = len(self.inner._trainable_variables)
+        lists = [
+            v for v in vars(self.inner).values() if isinstance(v, list | tuple) and len(v) == size
+        ]
+        own = {id(v) for v in self.inner.variables}
+        return [each[index] for each in lists if id(each[index]) in own]
+
+    # One optimizer step ---------------------------------------------------------------------------
+
+    @_as_written
+    def apply(self, grads, trainable_variables=None):
+        """Restores clean weights, steps, applies the "after_step" rules, and puts the offsets back."""
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError("Call `optimizer.build(variables)` before `apply(gradients)`.")
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        self._demand_iterations()
+        step = ops.convert_to_tensor(self.inner.iterations)
+        self._restore()
+        self.inner.apply(grads, trainable_variables)
+        for rule in self._placed("after_step"):
+            rule.apply(step)
+        self._keep_clean()
+        self._draw("during_gradient", step + 1)
+        self._put_back()
+
+    def _placed(self, placement: str) -> list[Intervention]:
+        return [rule for rule in self.interventions if rule.placement == placement]
+
+    def _demand_iterations(self) -> None:
+        waiting = [r for r in self.interventions if r.placement != "after_step"]
+        if waiting and not self._began:
+            raise RuntimeError(
+                f"{waiting[0].name} is placed {waiting[0].placement!r} and no iteration has begun: pass "
+                f"`callbacks=[rlweights.WeightMonitor()]` to `fit`, or call `optimizer.begin_iteration()` "
+                f"and `optimizer.end_iteration()` in a loop of your own."
+            )
+
+    def _restore(self) -> None:
+        for variable, clean in zip(self._undone, self._clean, strict=True):
+            variable.assign(ops.where(self._active, clean, variable))
+
+    def _keep_clean(self) -> None:
+        for variable, clean in zip(self._undone, self._clean, strict=True):
+            clean.assign(variable)
+
+    def _draw(self, placement: str, step) -> None:
+        """Draws the offsets of a placement anew; the weights must be clean."""
+        if placement not in self._offsets:
+            return
+        total = {id(v): ops.zeros_like(v) for v in self._undone}
+        for rule in self._placed(placement):
+            for variable, offset in zip(rule.variables, rule.offsets(step), strict=True):
+                total[id(variable)] += offset
+        # Where no iteration is under way, what is undone must not be there in the first place.
+        for variable, offset in zip(self._undone, self._offsets[placement], strict=True):
+            drawn = total[id(variable)]
+            offset.assign(ops.where(self._active, drawn, ops.zeros_like(drawn)))
+
+    def _put_back(self) -> None:
+        for i, variable in enumerate(self._undone):
+            offsets = [offsets[i] for offsets in self._offsets.values()]
+            if offsets:
+                variable.assign(
+                    self._clean[i] + sum(offsets[1:], ops.convert_to_tensor(offsets[0]))
+                )
+
+    # Iterations -----------------------------------------------------------------------------------
+
+    @_as_written
+    def begin_iteration(self) -> None:
+        """Begins an iteration: rules adapt, and the undone ones draw their offsets."""
+        self._began = True
+        step = ops.convert_to_tensor(self.inner.iterations)
+        self._restore()
+        for rule in self.interventions:
+            rule.begin_iteration(step)
+        self._keep_clean()
+        self._active.assign(True)
+        for placement in self._offsets:
+            self._draw(placement, step)
+        self._put_back()
+
+    @_as_written
+    def end_iteration(self) -> None:
+        """Ends an iteration: the weights are clean again, and the "after_iteration" rules act on them."""
+        self._restore()
+        for offsets in self._offsets.values():
+            for offset in offsets:
+                offset.assign(ops.zeros_like(offset))
+        self._active.assign(False)
+        step = ops.convert_to_tensor(self.inner.iterations)
+        for rule in self._placed("after_iteration"):
+            rule.apply(step)
+        self._keep_clean()
+
+    def restore_clean(self) -> None:
+        """Puts the clean weights in, for a look at them in the graph; `put_back` ends the look."""
+        self._restore()
+
+    def put_back(self) -> None:
+        """Puts the live weights in again: the clean ones plus the same offsets, nothing is redrawn."""
+        self._put_back()
+
+    # Looking from outside -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def clean(self) -> Iterator[None]:
+        """Holds the clean weights in the model for the time of a `with` block; draws nothing."""
+        with self._exchanged(dict(zip(map(id, self._undone), self._clean, strict=True))):
+            yield
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
+        values = dict(zip(map(id, self._undone), self._clean, strict=True))
+        for rule in self.interventions:
+            values |= getattr(rule, "evaluation_weights", dict)()
+        with self._exchanged(values, unconditional=True):
+            yield
+
+    @contextlib.contextmanager
+    def _exchanged(self, values: Mapping[int, Any], unconditional: bool = False) -> Iterator[None]:
+        active = bool(ops.convert_to_numpy(self._active))
+        clean_ids = {id(v) for v in self._clean}
+        kept = []
+        for variable in self._trainable_variables:
+            value = values.get(id(variable))
+            if value is None or (id(value) in clean_ids and not active):
+                continue
+            kept.append((variable, ops.convert_to_numpy(variable).copy()))
+            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
+
+    def metrics(self) -> dict[str, Any]:
+        """The rules' scalars, by "<rule>/<metric>": tensors in a graph, readable outside of it."""
+        return {
+            f"{rule.name}/{name}": ops.convert_to_tensor(variable)
+            for rule in self.interventions
+            for name, variable in rule.metrics.items()
+        }
+
+    # The contract of a wrapping optimizer ---------------------------------------------------------
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's learning rate."""
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner.learning_rate = value
+
+    @property
+    def iterations(self):
+        """The inner optimizer's step count."""
+        return self.inner.iterations
+
+    def scale_loss(self, loss):
+        """Delegates to the inner optimizer."""
+        return self.inner.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        """Ends an iteration that is still under way, so that a finished `fit` leaves clean weights."""
+        if self.built and bool(ops.convert_to_numpy(self._active)):
+            self.end_iteration()
+        self.inner.finalize_variable_values(var_list)
+
+    def get_config(self):
+        """Returns the configuration of the inner optimizer and of every rule."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "inner": serialize(self.inner),
+            "interventions": [serialize(rule) for rule in self.interventions],
+            "feedback": {k: np.asarray(v).tolist() for k, v in self.extra_feedback.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the optimizer that `get_config` described."""
+        config = dict(config)
+
+        def deserialize(each):
+            return keras.saving.deserialize_keras_object(each, custom_objects=custom_objects)
+
+        inner = deserialize(config.pop("inner"))
+        rules = [deserialize(rule) for rule in config.pop("interventions")]
+        return cls(inner, rules, **config)
+
+    def __repr__(self):
+        chain = " -> ".join([type(self.inner).__name__, *map(repr, self.interventions)])
+        return f"InterventionOptimizer({chain})"
+
+
+def _refuse(inner) -> None:
+    """Refuses what would make an inner optimizer act on weights that the rules have not seen."""
+    if isinstance(inner, InterventionOptimizer):
+        raise ValueError(
+            "InterventionOptimizer cannot wrap another one; put all rules into one list."
+        )
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Wrap the other way round, LossScaleOptimizer(InterventionOptimizer(inner, rules)): a step that "
+            "is skipped for its non-finite gradients must skip the rules as well."
+        )
+    if not isinstance(inner, keras.optimizers.Optimizer):
+        raise TypeError(f"`inner` must be a keras.optimizers.Optimizer. Received: {inner!r}")
+    if inner.use_ema:
+        raise ValueError(
+            "`use_ema=True` on the inner optimizer averages weights before the rules have acted (a clipped "
+            "weight's average would leave its bound). Use the rule `Averaging` as the last one instead."
+        )
+    if inner.gradient_accumulation_steps:
+        raise ValueError(
+            "`gradient_accumulation_steps` on the inner optimizer steps without updating weights, and the "
+            "rules would act on each of those. Accumulate gradients before `apply` instead."
+        )
