@@ -1,0 +1,42 @@
+# Two commands do all the set-up: `make train` and `make test`. Everything else is for contributors.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+AGENT ?= cartpole
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: train test check slow bench clean
+
+train: $(VENV)/.run  ## trains the default agent (or AGENT=...) into runs/
+	$(BIN)/python -m rlweights.train $(AGENT)
+
+test: $(VENV)/.test  ## runs the tests
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev  ## what must be clean: ruff, formatting, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q
+
+slow: $(VENV)/.test  ## the learning and soak suites, before a release
+	$(BIN)/python -m pytest -q -m slow
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("rlweights needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[classic-control]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[classic-control,test]'
+	touch $@ $(VENV)/.run
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[classic-control,test,dev]'
+	touch $@ $(VENV)/.run $(VENV)/.test

@@ -1,0 +1,78 @@
+"""Judging an agent: whole episodes in the real environment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlweights.distributions import Distribution
+from rlweights.spaces import action_decoder, observation_encoder
+
+
+@dataclass(frozen=True)
+class Result:
+    """Returns and lengths of evaluated episodes, in a fixed order."""
+
+    returns: np.ndarray  # [episodes] float64
+    lengths: np.ndarray  # [episodes] int64
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over episodes."""
+        return float(self.returns.std())
+
+
+def evaluate(
+    policy: Callable[[np.ndarray], np.ndarray],
+    envs: gym.vector.VectorEnv,
+    distribution: Distribution,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+) -> Result:
+    """Runs episodes in a vector environment with autoreset in the same step.
+
+    Each of the N environments contributes the same number of episodes, its first ones (give or take one):
+    taking whichever episodes end first would favour short ones.
+
+    Args:
+        policy: From observations [N, ...] to distribution parameters [N, P].
+        envs: N environments.
+        distribution: Of the actions.
+        episodes: Number of episodes.
+        seed: Seed of environments and of sampled actions.
+        deterministic: Whether to take the most likely action rather than to sample.
+    """
+    N = envs.num_envs
+    encoder = observation_encoder(envs.single_observation_space)
+    decode = action_decoder(envs.single_action_space)
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
+    quota = np.full(N, episodes // N) + (np.arange(N) < episodes % N)
+    returns: list[list[float]] = [[] for _ in range(N)]
+    lengths: list[list[int]] = [[] for _ in range(N)]
+    running, steps = np.zeros(N), np.zeros(N, np.int64)
+    seeds = np.random.SeedSequence([seed, 2]).generate_state(N, np.uint32)
+    raw, _ = envs.reset(seed=[int(s >> 1) for s in seeds])
+    while any(len(done) < wanted for done, wanted in zip(returns, quota, strict=True)):
+        parameters = policy(encoder.encode(raw))
+        if deterministic:
+            action = distribution.mode_numpy(parameters)
+        else:
+            action = distribution.sample_numpy(parameters, distribution.noise(rng, (N,)))
+        raw, reward, terminated, truncated, _ = envs.step(decode(action))
+        running += reward
+        steps += 1
+        for n in np.flatnonzero(terminated | truncated):
+            if len(returns[n]) < quota[n]:
+                returns[n].append(float(running[n]))
+                lengths[n].append(int(steps[n]))
+            running[n], steps[n] = 0.0, 0
+    flat: Any = [r for each in returns for r in each]
+    return Result(np.array(flat), np.array([n for each in lengths for n in each]))

@@ -1,0 +1,309 @@
+"""Policy and value networks: named Keras models from observations to one flat vector of outputs.
+
+Every layer has a name of its own, so that `variable.path` reads "policy/hidden_0/kernel" whatever else
+the process has built before.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from rlweights.normalization import ObservationNormalization
+
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Filters, kernel size and stride of the convolutions of Mnih et al. 2015, "Nature", 518:529."""
+
+
+class Trunk(keras.Model):
+    """Hidden layers: optional convolutions, then dense layers, each with an optional layer norm.
+
+    Args:
+        hidden_sizes: Units of each dense layer.
+        activation: Name of a Keras activation.
+        layer_norm: Whether to normalise before each activation.
+        convolutions: (filters, kernel size, stride) of each convolution; for images [H, W, C].
+        normalization: Normalises observations first; shared between networks.
+        name: First part of the path of every weight.
+        seed: Seed of the initial weights, orthogonal with gain sqrt(2).
+    """
+
+    def __init__(
+        self,
+        hidden_sizes: Sequence[int],
+        activation: str = "tanh",
+        *,
+        layer_norm: bool = False,
+        convolutions: Sequence[tuple[int, int, int]] = (),
+        normalization: ObservationNormalization | None = None,
+        name: str = "trunk",
+        seed: int = 0,
+    ):
+        super().__init__(name=name)
+        self.normalization = normalization
+        self.activation = keras.activations.get(activation)
+        self.convolutions = [
+            keras.layers.Conv2D(
+                filters,
+                size,
+                stride,
+                kernel_initializer=_orthogonal(2**0.5, seed + 100 + i),
+                name=f"convolution_{i}",
+            )
+            for i, (filters, size, stride) in enumerate(convolutions)
+        ]
+        self.hidden = [
+            keras.layers.Dense(units, kernel_initializer=_orthogonal(2**0.5, seed + i), name=f"hidden_{i}")
+            for i, units in enumerate(hidden_sizes)
+        ]
+        self.norms = [
+            keras.layers.LayerNormalization(name=f"norm_{i}") if layer_norm else None
+            for i in range(len(hidden_sizes))
+        ]
+
+    def activations(self, observations) -> list[Any]:
+        """Returns the outputs [..., units] of every hidden layer, in order; the last are the features."""
+        x = observations
+        if self.normalization is not None:
+            x = self.normalization(x)
+        seen = []
+        if self.convolutions:
+            x = ops.cast(x, "float32") / 255.0 if x.dtype == "uint8" else x
+            for layer in self.convolutions:
+                x = self.activation(layer(x))
+                seen.append(x)
+            x = ops.reshape(x, (-1, int(np.prod(x.shape[1:]))))
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = layer(x)
+            x = self.activation(x if norm is None else norm(x))
+            seen.append(x)
+        return seen or [x]
+
+    def call(self, observations):
+        """Returns the features [B, units]."""
+        return self.activations(observations)[-1]
+
+
+class Head(keras.Model):
+    """A trunk and a linear layer, with optional free parameters (log standard deviations) behind it.
+
+    Args:
+        trunk: The hidden layers; two heads may share one.
+        outputs: Number of linear outputs.
+        gain: Gain of the orthogonal initial kernel: 0.01 for policies, 1 for values.
+        log_std: Initial log standard deviation, appended `outputs` times to the output; None: none.
+        name: First part of the path of the head's own weights.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        outputs: int,
+        gain: float,
+        *,
+        log_std: float | None = None,
+        name: str,
+        seed: int,
+    ):
+        super().__init__(name=name)
+        self.trunk = trunk
+        self.head = keras.layers.Dense(outputs, kernel_initializer=_orthogonal(gain, seed), name="head")
+        self.outputs = outputs
+        self.initial_log_std = log_std
+        self.log_std: Any = None
+
+    def build(self, input_shape):
+        """Builds trunk and head under this model's own name."""
+        if self.initial_log_std is not None:
+            self.log_std = self.add_weight(
+                shape=(self.outputs,),
+                initializer=keras.initializers.Constant(self.initial_log_std),
+                name="log_std",
+            )
+        self.built = True
+
+    def call(self, observations):
+        """Returns the outputs [B, outputs], or [B, 2 * outputs] with log standard deviations."""
+        outputs = self.head(self.trunk(observations))
+        if self.log_std is None:
+            return outputs
+        return ops.concatenate([outputs, ops.broadcast_to(self.log_std, ops.shape(outputs))], axis=-1)
+
+
+@dataclass
+class ActorCritic:
+    """The two networks of an agent: `policy` gives distribution parameters, `value` gives V(s)."""
+
+    policy: keras.Model
+    value: keras.Model
+    normalization: ObservationNormalization | None = None
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """All trainable weights, each once (a shared trunk belongs to both networks)."""
+        both = [*self.policy.trainable_variables, *self.value.trainable_variables]
+        return list({id(v): v for v in both}.values())
+
+    @property
+    def variables(self) -> list[Any]:
+        """All weights and statistics, each once."""
+        both = [*self.policy.variables, *self.value.variables]
+        return list({id(v): v for v in both}.values())
+
+    def values(self, observations):
+        """Returns V [B] of observations [B, ...]."""
+        return ops.squeeze(self.value(observations), -1)
+
+    def activations(self, observations) -> dict[str, Any]:
+        """Returns the hidden activations by layer path ("policy/hidden_0"), [B, units] each."""
+        found = {}
+        for network in {id(self.policy.trunk): self.policy, id(self.value.trunk): self.value}.values():
+            trunk = network.trunk
+            for layer, output in zip(
+                [*trunk.convolutions, *trunk.hidden], trunk.activations(observations), strict=True
+            ):
+                found[layer.kernel.path.rpartition("/")[0]] = output
+        return found
+
+
+def actor_critic(
+    observation_shape: Sequence[int],
+    parameter_outputs: int,
+    *,
+    hidden_sizes: Sequence[int] = (64, 64),
+    value_hidden_sizes: Sequence[int] | None = None,
+    activation: str = "tanh",
+    layer_norm: bool = False,
+    shared: bool = False,
+    convolutions: Sequence[tuple[int, int, int]] = (),
+    log_std: float | None = None,
+    normalize_observations: bool = False,
+    policy_gain: float = 0.01,
+    seed: int = 0,
+) -> ActorCritic:
+    """Builds the two networks of an agent.
+
+    Args:
+        observation_shape: Shape of one observation.
+        parameter_outputs: Linear outputs of the policy (logits, or means).
+        hidden_sizes: Units of the hidden layers of the policy.
+        value_hidden_sizes: Units of those of the value network; None: the same.
+        activation: Name of a Keras activation.
+        layer_norm: Whether to put a layer norm before each activation.
+        shared: Whether both networks share one trunk ("trunk/hidden_0").
+        convolutions: See `Trunk`.
+        log_std: Initial log standard deviation, for continuous actions.
+        normalize_observations: Whether observations are normalised by running statistics, as a layer.
+        policy_gain: Gain of the policy's last layer.
+        seed: Seed of the initial weights.
+    """
+    normalization = (
+        ObservationNormalization(observation_shape, name="normalization") if normalize_observations else None
+    )
+
+    def trunk(name, sizes, seed):
+        return Trunk(
+            sizes,
+            activation,
+            layer_norm=layer_norm,
+            convolutions=convolutions,
+            normalization=normalization,
+            name=name,
+            seed=seed,
+        )
+
+    dtype = "uint8" if convolutions else "float32"
+    example = ops.zeros((1, *observation_shape), dtype=dtype)
+    policy_trunk = trunk("trunk" if shared else "policy", hidden_sizes, seed * 1000)
+    value_trunk = policy_trunk
+    if not shared:
+        value_trunk = trunk("value", value_hidden_sizes or hidden_sizes, seed * 1000 + 300)
+    # Built on their own, trunks and heads keep one-part path prefixes; inside a call they would nest.
+    for each in (policy_trunk, value_trunk):
+        each(example)
+    policy = Head(
+        policy_trunk, parameter_outputs, policy_gain, log_std=log_std, name="policy", seed=seed * 1000 + 600
+    )
+    value = Head(value_trunk, 1, 1.0, name="value", seed=seed * 1000 + 700)
+    for each in (policy, value):
+        each(example)
+    return ActorCritic(policy, value, normalization)
+
+
+def _orthogonal(gain: float, seed: int):
+    return keras.initializers.Orthogonal(gain=gain, seed=seed)
+
+
+NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "linear": lambda x: x,
+    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
+    "silu": lambda x: x / (1.0 + np.exp(-x)),
+    "elu": lambda x: np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))),
+    "leaky_relu": lambda x: np.where(x > 0.0, x, 0.2 * x),
+}
+
+
+class NumpyPolicy:
+    """A dense policy's forward pass in NumPy, on a snapshot of its weights.
+
+    Calling a compiled function costs more than the whole forward pass of a small network, so rollouts and
+    evaluations run this one and refresh it when the weights change.
+
+    Raises:
+        ValueError: If the network has convolutions or an activation that is not in NUMPY_ACTIVATIONS.
+    """
+
+    def __init__(self, policy: Any):
+        trunk = policy.trunk
+        activation = getattr(trunk.activation, "__name__", "")
+        if trunk.convolutions or activation not in NUMPY_ACTIVATIONS:
+            raise ValueError("only dense networks with a plain activation have a NumPy forward pass")
+        self._policy = policy
+        self._activation = NUMPY_ACTIVATIONS[activation]
+        self.refresh()
+
+    @staticmethod
+    def supports(policy: Any) -> bool:
+        """Whether `policy` has a NumPy forward pass."""
+        trunk = getattr(policy, "trunk", None)
+        name = getattr(getattr(trunk, "activation", None), "__name__", "")
+        return isinstance(trunk, Trunk) and not trunk.convolutions and name in NUMPY_ACTIVATIONS
+
+    def refresh(self) -> None:
+        """Takes a new snapshot of the weights, live ones if an iteration is under way."""
+
+        def values(layer):
+            return [ops.convert_to_numpy(w).copy() for w in layer.weights]
+
+        policy, trunk = self._policy, self._policy.trunk
+        self._hidden = [values(layer) for layer in trunk.hidden]
+        self._norms = [norm and (*values(norm), norm.epsilon) for norm in trunk.norms]
+        self._head = values(policy.head)
+        self._log_std = None if policy.log_std is None else ops.convert_to_numpy(policy.log_std).copy()
+        self._scale = trunk.normalization and trunk.normalization.numpy_scale()
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Returns the distribution parameters [N, P] of float32 observations [N, D]."""
+        x = observations
+        if self._scale:
+            mean, inverse_std, limit = self._scale
+            x = np.clip((x - mean) * inverse_std, -limit, limit)
+        for (kernel, bias), norm in zip(self._hidden, self._norms, strict=True):
+            x = x @ kernel
+            x += bias
+            if norm:
+                gamma, beta, epsilon = norm
+                x -= x.mean(-1, keepdims=True)
+                x *= gamma / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
+                x += beta
+            x = self._activation(x)
+        x = x @ self._head[0] + self._head[1]
+        if self._log_std is None:
+            return x
+        return np.concatenate([x, np.broadcast_to(self._log_std, x.shape)], axis=-1)

@@ -1,0 +1,37 @@
+"""What a program must settle before TensorFlow is imported: its noise, its backend, its cache."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+
+def settle() -> None:
+    """Sets environment variables that the user has not set himself. Call it before importing TensorFlow."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "TF_XLA_FLAGS" not in os.environ:
+        folder = _cache_folder()
+        if folder is not None:
+            os.environ["TF_XLA_FLAGS"] = (
+                f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU"
+            )
+
+
+def _cache_folder() -> Path | None:
+    """A folder for compiled programs, one for each kind of processor: they are machine code."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    machine = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    folder = root / "rlweights" / f"xla-{machine}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None  # without a cache everything works, only slower
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags"))))
+    except OSError:
+        return platform.processor() + platform.machine()

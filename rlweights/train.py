@@ -1,0 +1,63 @@
+"""Trains an agent: `python -m rlweights.train cartpole --seed 1`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlweights import BackendError, check_backend
+from rlweights.startup import settle
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(name="train")
+def train(
+    agent: Annotated[
+        str, typer.Argument(help="A shipped agent, a TOML file, or a run folder to repeat.")
+    ] = "cartpole",
+    env: Annotated[
+        str | None, typer.Option("--env", help="Train in this Gymnasium environment, without an agent file.")
+    ] = None,
+    algo: Annotated[str | None, typer.Option("--algo", help="ppo, a2c or reinforce; with --env.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything that is random.")] = None,
+    total_timesteps: Annotated[
+        int | None, typer.Option("-n", "--total-timesteps", help="Budget in environment steps.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set algorithm.gamma=0.98"),
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Where run folders go.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
+) -> None:
+    """Train an agent, watched in TensorBoard.
+
+    Without arguments: PPO with weight clipping and adaptive parameter noise on CartPole-v1.
+    """
+    settle()
+    from rlweights import session
+
+    changes = list(overrides or ())
+    if algo is not None:
+        changes.append(f'algorithm.name="{algo}"')
+    if total_timesteps is not None:
+        changes.append(f"budget.total_timesteps={total_timesteps}")
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    raise typer.Exit(session.train(agent, env, changes, runs, quiet))
+
+
+def main(arguments: Any = None) -> None:
+    """Runs the command line; every foreseen error is one line and an exit code."""
+    try:
+        check_backend()
+        app(arguments)
+    except BackendError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
