@@ -7,9 +7,12 @@ that costs half of what a call through `tf.function` does.
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from rlweights import draws
+from rlweights.environments import Draw, Environment, VectorState, final_observations, reset_all, step_all
 from rlweights.learner import Batch, Learner
 from rlweights.networks import NumpyPolicy
 
@@ -110,3 +113,133 @@ class HostPrograms:
         """Updates the agent by a rollout and returns the scalars of the update."""
         scalars = self._learn(*(tf.constant(x) for x in batch)).numpy()
         return dict(zip(self._tags, scalars.tolist(), strict=True))
+
+
+ROWS, COLUMNS = 64, 128
+"""Iterations that one call of the whole-loop program runs at most, and scalars of each at most."""
+
+
+class GraphPrograms:
+    """The whole training loop as one program: environment, policy, learner and rules.
+
+    Python calls it for many iterations at once and gets one row of scalars for each. The environments'
+    states are variables, so a checkpoint of them continues exactly.
+
+    Args:
+        learner: The agent's learner.
+        environment: The environment as TensorFlow functions.
+        num_envs: Number of environments N.
+        seed: Seed of environments and actions.
+    """
+
+    def __init__(self, learner: Learner, environment: Environment, num_envs: int, seed: int):
+        self._learner = learner
+        self._environment = environment
+        self._num_envs = num_envs
+        self._seed = seed
+        first = reset_all(environment, num_envs, Draw(seed, 0))
+        self._episodes = VectorState(*(_state(x, f"environment/{n}") for n, x in first._asdict().items()))
+        self._clock = _state(tf.constant(0), "environment/clock")
+        self._tags: list[str] = []
+        self._iterate = compiled(self._iterations, tf.TensorSpec([], tf.int32))
+
+    @property
+    def variables(self) -> list[Any]:
+        """The environments' state."""
+        return [*self._episodes, self._clock]
+
+    def iterate(self, count: int) -> list[dict[str, float]]:
+        """Runs `count` iterations, at most ROWS, and returns the scalars of each."""
+        rows = self._iterate(tf.constant(count)).numpy()[:count]
+        return [dict(zip(self._tags, row.tolist(), strict=False)) for row in rows]
+
+    def _iterations(self, count):
+        """The program: [ROWS, COLUMNS] scalars, of which `count` rows are filled."""
+
+        def iteration(i, rows):
+            scalars = self._iteration()
+            self._tags = list(scalars)
+            row = tf.stack([tf.cast(scalars[tag], tf.float32) for tag in self._tags])
+            row = tf.pad(row, [[0, COLUMNS - len(self._tags)]])
+            return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], row[None])
+
+        start = (tf.constant(0), tf.zeros([ROWS, COLUMNS]))
+        return tf.while_loop(lambda i, _: i < count, iteration, start, maximum_iterations=ROWS)[1]
+
+    def _iteration(self) -> dict[str, Any]:
+        """One rollout and its update."""
+        self._learner.optimizer.begin_iteration()
+        batch, scalars = self._rollout()
+        return scalars | self._learner.learn(batch)
+
+    def _rollout(self) -> tuple[Batch, dict[str, Any]]:
+        learner, environment = self._learner, self._environment
+        T, N = learner.algorithm.n_steps, self._num_envs
+        distribution = learner.distribution
+        clock = tf.convert_to_tensor(self._clock)
+        draw = draws.uniform if distribution.noise_kind == "uniform" else draws.normal
+        noise = draw(distribution.noise_shape((T, N)), self._seed, "actions", learner.iteration.value)
+        episodes = VectorState(*(tf.convert_to_tensor(x) for x in self._episodes))
+
+        def step(t, episodes, record):
+            parameters = learner.networks.policy(environment.observe(episodes.state))
+            action = distribution.sample(parameters, noise[t])
+            following, outcome = step_all(environment, episodes, action, Draw(self._seed, clock + t))
+            values = (episodes.state, action, *outcome)
+            record = tuple(array.write(t, x) for array, x in zip(record, values, strict=True))
+            return t + 1, following, record
+
+        kinds = (
+            self._episodes.state.dtype,
+            distribution.action_dtype,
+            *("float32", "bool", "bool", "float32", "int32"),
+        )
+        record = tuple(tf.TensorArray(kind, T, clear_after_read=False) for kind in kinds)
+        _, episodes, record = tf.while_loop(
+            lambda t, *_: t < T, step, (tf.constant(0), episodes, record), maximum_iterations=T
+        )
+        states, actions, rewards, terminated, truncated, returns, lengths = (a.stack() for a in record)
+        states = tf.ensure_shape(states, (T, *self._episodes.state.shape))
+        actions = tf.ensure_shape(actions, (T, N, *distribution.action_shape))
+        for variable, value in zip(self._episodes, episodes, strict=True):
+            variable.assign(value)
+        self._clock.assign_add(T)
+
+        ended = tf.cast(terminated | truncated, tf.float32)
+        scalars = {
+            "episodes/count": tf.reduce_sum(ended),
+            "episodes/total_return": tf.reduce_sum(returns * ended),
+            "episodes/total_length": tf.reduce_sum(tf.cast(lengths, tf.float32) * ended),
+        }
+        observations = environment.observe(tf.reshape(states, [T * N, *states.shape[2:]]))
+        batch = Batch(
+            tf.reshape(observations, [T, N, *observations.shape[1:]]),
+            actions,
+            tf.ensure_shape(rewards, (T, N)),
+            tf.cast(tf.ensure_shape(terminated, (T, N)), tf.float32),
+            tf.cast(tf.ensure_shape(truncated, (T, N)), tf.float32),
+            tf.ones((T, N)),
+            environment.observe(episodes.state),
+            self._final_values(states, actions, truncated, clock),
+            tf.ensure_shape(ended, (T, N)),
+        )
+        return batch, scalars
+
+    def _final_values(self, states, actions, truncated, clock):
+        """V of the final observations, recomputed in one batch, and only if an episode was cut off."""
+        T, N = states.shape[:2]
+
+        def recomputed():
+            clocks = clock + tf.range(T)
+            finals = final_observations(self._environment, states, actions, clocks, Draw(self._seed, clock))
+            values = self._learner.networks.values(tf.reshape(finals, [T * N, *finals.shape[2:]]))
+            return tf.reshape(values, (T, N))
+
+        return tf.cond(tf.reduce_any(truncated), recomputed, lambda: tf.zeros((T, N)))
+
+
+def _state(value, name: str):
+    """A variable that is neither trained nor part of a network."""
+    value = tf.convert_to_tensor(value)
+    return keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name.replace("/", "_"))
+
