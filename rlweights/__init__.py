@@ -56,7 +56,12 @@ class BackendError(RuntimeError):
     """Keras is configured for a backend other than TensorFlow."""
 
 
-def _check_backend() -> None:
+def check_backend() -> None:
+    """Makes Keras use TensorFlow.
+
+    Raises:
+        BackendError: If it has been told to use another backend.
+    """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise BackendError(
@@ -68,7 +73,7 @@ def _check_backend() -> None:
 def __getattr__(name: str):
     if name not in _HOME_OF:
         raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
-    _check_backend()
+    check_backend()
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

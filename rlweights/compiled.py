@@ -136,7 +136,7 @@ class GraphPrograms:
         self._learner = learner
         self._environment = environment
         self._num_envs = num_envs
-        self._seed = seed
+        self.seed = _state(tf.constant(seed), "environment/seed")
         first = reset_all(environment, num_envs, Draw(seed, 0))
         self._episodes = VectorState(*(_state(x, f"environment/{n}") for n, x in first._asdict().items()))
         self._clock = _state(tf.constant(0), "environment/clock")
@@ -146,7 +146,11 @@ class GraphPrograms:
     @property
     def variables(self) -> list[Any]:
         """The environments' state."""
-        return [*self._episodes, self._clock]
+        return [*self._episodes, self._clock, self.seed]
+
+    def observations(self) -> np.ndarray:
+        """Returns the present observations [N, ...]."""
+        return self._environment.observe(tf.convert_to_tensor(self._episodes.state)).numpy()
 
     def iterate(self, count: int) -> list[dict[str, float]]:
         """Runs `count` iterations, at most ROWS, and returns the scalars of each."""
@@ -176,15 +180,15 @@ class GraphPrograms:
         learner, environment = self._learner, self._environment
         T, N = learner.algorithm.n_steps, self._num_envs
         distribution = learner.distribution
-        clock = tf.convert_to_tensor(self._clock)
+        clock, seed = tf.convert_to_tensor(self._clock), tf.convert_to_tensor(self.seed)
         draw = draws.uniform if distribution.noise_kind == "uniform" else draws.normal
-        noise = draw(distribution.noise_shape((T, N)), self._seed, "actions", learner.iteration.value)
+        noise = draw(distribution.noise_shape((T, N)), seed, "actions", learner.iteration.value)
         episodes = VectorState(*(tf.convert_to_tensor(x) for x in self._episodes))
 
         def step(t, episodes, record):
             parameters = learner.networks.policy(environment.observe(episodes.state))
             action = distribution.sample(parameters, noise[t])
-            following, outcome = step_all(environment, episodes, action, Draw(self._seed, clock + t))
+            following, outcome = step_all(environment, episodes, action, Draw(seed, clock + t))
             values = (episodes.state, action, *outcome)
             record = tuple(array.write(t, x) for array, x in zip(record, values, strict=True))
             return t + 1, following, record
@@ -220,18 +224,18 @@ class GraphPrograms:
             tf.cast(tf.ensure_shape(truncated, (T, N)), tf.float32),
             tf.ones((T, N)),
             environment.observe(episodes.state),
-            self._final_values(states, actions, truncated, clock),
+            self._final_values(states, actions, truncated, Draw(seed, clock)),
             tf.ensure_shape(ended, (T, N)),
         )
         return batch, scalars
 
-    def _final_values(self, states, actions, truncated, clock):
+    def _final_values(self, states, actions, truncated, draw: Draw):
         """V of the final observations, recomputed in one batch, and only if an episode was cut off."""
         T, N = states.shape[:2]
 
         def recomputed():
-            clocks = clock + tf.range(T)
-            finals = final_observations(self._environment, states, actions, clocks, Draw(self._seed, clock))
+            clocks = draw.clock + tf.range(T)
+            finals = final_observations(self._environment, states, actions, clocks, draw)
             values = self._learner.networks.values(tf.reshape(finals, [T * N, *finals.shape[2:]]))
             return tf.reshape(values, (T, N))
 

@@ -94,7 +94,7 @@ class Checkpoint(Section):
 class Logging(Section):
     """What is recorded, and how often."""
 
-    every: Count = Field(1, description="Iterations between two rows of scalars.")
+    every: Count = Field(2_048, description="Steps between two rows of scalars; at least one iteration.")
     diagnostics_every: Annotated[int, Field(ge=0)] = Field(
         10, description="Rows between two measurements of weights and plasticity; 0: never."
     )

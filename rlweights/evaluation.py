@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.distributions import Distribution
-from rlweights.spaces import action_decoder, observation_encoder
+from rlweights.stepper import Stepper
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def evaluate(
     seed: int,
     deterministic: bool = True,
 ) -> Result:
-    """Runs episodes in a vector environment with autoreset in the same step.
+    """Runs episodes in a vector environment, in any autoreset mode.
 
     Each of the N environments contributes the same number of episodes, its first ones (give or take one):
     taking whichever episodes end first would favour short ones.
@@ -49,27 +49,29 @@ def evaluate(
         episodes: Number of episodes.
         seed: Seed of environments and of sampled actions.
         deterministic: Whether to take the most likely action rather than to sample.
+
+    Raises:
+        BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
     """
     N = envs.num_envs
-    encoder = observation_encoder(envs.single_observation_space)
-    decode = action_decoder(envs.single_action_space)
+    stepper = Stepper(envs)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
     quota = np.full(N, episodes // N) + (np.arange(N) < episodes % N)
     returns: list[list[float]] = [[] for _ in range(N)]
     lengths: list[list[int]] = [[] for _ in range(N)]
     running, steps = np.zeros(N), np.zeros(N, np.int64)
-    seeds = np.random.SeedSequence([seed, 2]).generate_state(N, np.uint32)
-    raw, _ = envs.reset(seed=[int(s >> 1) for s in seeds])
+    observations = stepper.reset(int(np.random.SeedSequence([seed, 2]).generate_state(1, np.uint32)[0] >> 1))
     while any(len(done) < wanted for done, wanted in zip(returns, quota, strict=True)):
-        parameters = policy(encoder.encode(raw))
+        parameters = policy(observations)
         if deterministic:
             action = distribution.mode_numpy(parameters)
         else:
             action = distribution.sample_numpy(parameters, distribution.noise(rng, (N,)))
-        raw, reward, terminated, truncated, _ = envs.step(decode(action))
-        running += reward
-        steps += 1
-        for n in np.flatnonzero(terminated | truncated):
+        step = stepper.step(action)
+        observations = step.observations
+        running += step.rewards
+        steps += step.valid
+        for n in np.flatnonzero(step.ended):
             if len(returns[n]) < quota[n]:
                 returns[n].append(float(running[n]))
                 lengths[n].append(int(steps[n]))

@@ -46,6 +46,9 @@ class Learner:
         total_iterations: The budget; schedules run over it.
         seed: Seed of the shuffles.
         normalize_rewards: Whether rewards are scaled by running statistics.
+
+    Raises:
+        ValueError: If the size of a minibatch does not divide that of a rollout.
     """
 
     def __init__(
@@ -71,8 +74,11 @@ class Learner:
             self.reward_scaling = RewardScaling(num_envs, algorithm.gamma, name="reward_scaling")
         self.iteration = keras.Variable(0, dtype="int32", trainable=False, name="iteration")
         self.bad_streak = keras.Variable(0, dtype="int32", trainable=False, name="bad_streak")
-        self._batch_size = algorithm.batch_size or algorithm.n_steps * num_envs
-        self._minibatches = algorithm.n_steps * num_envs // self._batch_size
+        rollout = algorithm.n_steps * num_envs
+        self._batch_size = algorithm.batch_size or rollout
+        if rollout % self._batch_size:
+            raise ValueError(f"batch_size = {self._batch_size} does not divide a rollout of {rollout} steps")
+        self._minibatches = rollout // self._batch_size
         self._fixed_rate = callable(optimizer.inner._learning_rate) and not isinstance(
             optimizer.inner._learning_rate, keras.Variable
         )
@@ -109,12 +115,12 @@ class Learner:
         )
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self.iteration.assign_add(1)
         self._signal(metrics)
         self.optimizer.end_iteration()
         metrics |= {f"intervention/{name}": value for name, value in self.optimizer.metrics().items()}
         if self.networks.normalization is not None:
             self.networks.normalization.update(_flatten(batch.observations), _flatten(batch.valid))
-        self.iteration.assign_add(1)
         return metrics
 
     def _prepare(self, batch: Batch) -> tuple[tuple[Any, Minibatch], dict[str, Any]]:
@@ -144,18 +150,22 @@ class Learner:
             continues,
             self.algorithm.gae_lambda,
         )
+        broken = _nonfinite_rows(observations)
+        # A clipped or saturated infinity would go unnoticed: what follows from it must not be finite.
+        advantages = tf.where(tf.reshape(broken, advantages.shape), float("nan"), advantages)
         returns = advantages + values
         metrics = {
             "train/explained_variance": _explained_variance(values, returns, batch.valid),
-            "update/nonfinite_observations": _count_nonfinite(observations),
-            "update/nonfinite_rewards": _count_nonfinite(batch.rewards),
+            "update/nonfinite_observations": _count(_nonfinite_rows(_flatten(all_observations))),
+            "update/nonfinite_rewards": _count(~tf.math.is_finite(batch.rewards)),
         }
         if "policy_distance" in self.optimizer.feedback:
             self.optimizer.restore_clean()
             clean = self.networks.policy(observations)
             self.optimizer.put_back()
             distance = self.distribution.distance(clean, parameters, valid)
-            self.optimizer.feedback["policy_distance"].assign(distance)
+            board = self.optimizer.feedback["policy_distance"]
+            board.assign(tf.where(tf.math.is_finite(distance), distance, board.value))
         minibatch = Minibatch(
             actions, log_prob, _flatten(values), _flatten(advantages), _flatten(returns), valid
         )
@@ -248,7 +258,7 @@ class Learner:
         def mean(x):
             return tf.reduce_sum(x * batch.valid) / size
 
-        if self.algorithm.normalize_advantage:
+        if self.algorithm.normalize_advantage and self._batch_size > 1:
             centred = batch.advantages - mean(batch.advantages)
             deviation = tf.sqrt(mean(centred * centred))
             batch = batch._replace(advantages=centred / (deviation + 1e-8))
@@ -277,7 +287,10 @@ class Learner:
         return tf.concat([tf.reshape(v.value, [-1]) for v in self.networks.trainable_variables], axis=0)
 
     def _signal(self, metrics: dict[str, Any]) -> None:
-        """Writes what the rules asked to hear: feedback that is named after a scalar of the update."""
+        """Writes what the rules asked to hear: feedback that is named after a scalar of the update.
+
+        The progress is that of the next iteration, whose rules will read it.
+        """
         board = self.optimizer.feedback
         for tag, value in metrics.items():
             name = tag.rpartition("/")[2]
@@ -298,10 +311,15 @@ def _slice(x, start, size):
     return tf.slice(x, begin, [size, *x.shape[1:]])
 
 
-def _count_nonfinite(x):
+def _nonfinite_rows(x):
+    """Whether each of B entries [B, ...] has anything that is not finite."""
     if not x.dtype.is_floating:
-        return tf.zeros([])
-    return tf.reduce_sum(tf.cast(~tf.math.is_finite(x), tf.float32))
+        return tf.zeros([x.shape[0]], tf.bool)
+    return tf.reduce_any(~tf.math.is_finite(x), axis=list(range(1, len(x.shape))))
+
+
+def _count(x):
+    return tf.reduce_sum(tf.cast(x, tf.float32))
 
 
 def _explained_variance(values, returns, valid):

@@ -66,12 +66,12 @@ class Trunk(keras.Model):
 
     def activations(self, observations) -> list[Any]:
         """Returns the outputs [..., units] of every hidden layer, in order; the last are the features."""
-        x = observations
+        x: Any = observations
         if self.normalization is not None:
             x = self.normalization(x)
-        seen = []
+        seen: list[Any] = []
         if self.convolutions:
-            x = ops.cast(x, "float32") / 255.0 if x.dtype == "uint8" else x
+            x = ops.multiply(ops.cast(x, "float32"), 1.0 / 255.0) if x.dtype == "uint8" else x
             for layer in self.convolutions:
                 x = self.activation(layer(x))
                 seen.append(x)
@@ -154,7 +154,7 @@ class ActorCritic:
         both = [*self.policy.variables, *self.value.variables]
         return list({id(v): v for v in both}.values())
 
-    def values(self, observations):
+    def values(self, observations) -> Any:
         """Returns V [B] of observations [B, ...]."""
         return ops.squeeze(self.value(observations), -1)
 
@@ -221,7 +221,8 @@ def actor_critic(
     policy_trunk = trunk("trunk" if shared else "policy", hidden_sizes, seed * 1000)
     value_trunk = policy_trunk
     if not shared:
-        value_trunk = trunk("value", value_hidden_sizes or hidden_sizes, seed * 1000 + 300)
+        sizes = hidden_sizes if value_hidden_sizes is None else value_hidden_sizes
+        value_trunk = trunk("value", sizes, seed * 1000 + 300)
     # Built on their own, trunks and heads keep one-part path prefixes; inside a call they would nest.
     for each in (policy_trunk, value_trunk):
         each(example)
@@ -234,16 +235,21 @@ def actor_critic(
     return ActorCritic(policy, value, normalization)
 
 
-def _orthogonal(gain: float, seed: int):
+def _orthogonal(gain: float, seed: int) -> Any:
     return keras.initializers.Orthogonal(gain=gain, seed=seed)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function; written so that no exponential overflows."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0.0),
     "linear": lambda x: x,
-    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
-    "silu": lambda x: x / (1.0 + np.exp(-x)),
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
     "elu": lambda x: np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))),
     "leaky_relu": lambda x: np.where(x > 0.0, x, 0.2 * x),
 }

@@ -1,5 +1,7 @@
 """Running statistics of observations and rewards, kept in the graph, as weights of the network."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -33,24 +35,25 @@ class ObservationNormalization(keras.layers.Layer):
 
     def call(self, observations):
         """Returns the normalised observations [B, ...]."""
-        x = (ops.cast(observations, "float32") - self.mean) * ops.rsqrt(self.variance + self.epsilon)
-        return ops.clip(x, -self.limit, self.limit)
+        inverse: Any = ops.rsqrt(self.variance + self.epsilon)
+        return ops.clip((ops.cast(observations, "float32") - self.mean) * inverse, -self.limit, self.limit)
 
     def update(self, observations, mask) -> None:
-        """Merges a batch into the statistics.
+        """Merges a batch into the statistics; observations that are not finite do not count.
 
         Args:
             observations: [B, ...].
             mask: [B], 1 where the observation counts.
         """
-        weight = ops.reshape(mask, (-1,) + (1,) * len(self.observation_shape))
-        _merge(self, ops.cast(observations, "float32"), weight, axes=0)
+        x: Any = ops.cast(observations, "float32")
+        finite = ops.all(ops.isfinite(x), axis=tuple(range(1, len(x.shape))), keepdims=True)
+        weight = ops.where(finite, ops.reshape(mask, finite.shape), 0.0)
+        _merge(self, ops.where(finite, x, 0.0), weight, axes=0)
 
     def numpy_scale(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Returns (mean, 1 / standard deviation, limit) for a forward pass in NumPy."""
-        variance = ops.convert_to_numpy(self.variance)
-        inverse = (1.0 / np.sqrt(variance + np.float32(self.epsilon))).astype(np.float32)
-        return ops.convert_to_numpy(self.mean).copy(), inverse, self.limit
+        mean, variance = (np.array(each, np.float32) for each in (self.mean, self.variance))
+        return mean, 1.0 / np.sqrt(variance + np.float32(self.epsilon)), self.limit
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -91,30 +94,34 @@ class RewardScaling(keras.layers.Layer):
             valid: [T, N], 0 where the step was a reset.
 
         Returns:
-            Scaled and clipped rewards [T, N].
+            Scaled and clipped rewards [T, N]. Those that are not finite are left alone, and do not count.
         """
+        finite = ops.isfinite(rewards)
+        usable: Any = ops.where(finite, rewards, 0.0)
 
         def step(carried, inputs):
             reward, goes_on = inputs
             current = carried * self.gamma + reward
             return current * goes_on, current
 
-        carried, running = ops.scan(step, ops.convert_to_tensor(self.returns), (rewards, continues))
+        scanned: Any = ops.scan(step, ops.convert_to_tensor(self.returns), (usable, continues))
+        carried, running = scanned
         self.returns.assign(carried)
         _merge(self, running, valid, axes=(0, 1))
-        scaled = rewards * ops.rsqrt(self.variance + self.epsilon)
-        return ops.clip(scaled, -self.limit, self.limit)
+        inverse: Any = ops.rsqrt(self.variance + self.epsilon)
+        return ops.where(finite, ops.clip(usable * inverse, -self.limit, self.limit), rewards)
 
 
 def _merge(statistics, values, weight, axes) -> None:
     """Merges a batch into mean, variance and count (Chan, Golub and LeVeque 1979, pairwise update)."""
-    size = ops.maximum(ops.sum(weight), 1.0)
-    mean = ops.sum(values * weight, axis=axes) / size
-    variance = ops.sum(ops.square(values - mean) * weight, axis=axes) / size
-    old = ops.convert_to_tensor(statistics.count)
-    total = old + size
+    count: Any = ops.sum(weight)
+    size: Any = ops.maximum(count, 1.0)
+    mean: Any = ops.sum(values * weight / size, axis=axes)
+    variance: Any = ops.sum(ops.square(values - mean) * weight / size, axis=axes)
+    total: Any = statistics.count + count
+    share = count / ops.maximum(total, 1.0)  # of the batch; 0 leaves everything as it is
     difference = mean - statistics.mean
-    spread = statistics.variance * old + variance * size + ops.square(difference) * old * size / total
-    statistics.mean.assign(statistics.mean + difference * size / total)
-    statistics.variance.assign(spread / total)
+    change = variance - statistics.variance + ops.square(difference) * (1.0 - share)
+    statistics.mean.assign(statistics.mean + difference * share)
+    statistics.variance.assign(statistics.variance + change * share)
     statistics.count.assign(total)

@@ -9,15 +9,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
 from rlweights.distributions import Distribution
 from rlweights.learner import Batch
-from rlweights.spaces import action_decoder, observation_encoder
+from rlweights.stepper import BrokenEnvironment, Stepper
 
-
-class BrokenEnvironment(RuntimeError):
-    """An environment did what no environment may do; the message names it and says what came."""
+__all__ = ["BrokenEnvironment", "Episodes", "Rollout"]
 
 
 @dataclass
@@ -27,14 +24,16 @@ class Episodes:
     count: int = 0
     total_return: float = 0.0
     total_length: int = 0
+    nonfinite: str | None = None
+    """The first reward or observation that was not finite, in words; the learner skips such updates."""
 
 
 class Rollout:
-    """Steps a vector environment with a policy, and knows which steps belong together.
+    """Collects rollouts in a vector environment, and knows which steps belong together.
 
-    Every autoreset mode is handled. Under NEXT_STEP the step after an end ignores its action: it is kept,
-    but `valid` is 0, and the observation before it is the final one. Under SAME_STEP the final observation
-    comes in the info. With autoreset disabled the environments that ended are reset here.
+    Every autoreset mode is handled, see `Stepper`: a step that was a reset stays in the rollout, with
+    `valid` 0. Rewards and observations that are not finite are passed on, for the learner's guard to skip;
+    environments that returned such an observation begin the next rollout afresh.
 
     Args:
         envs: The vector environment.
@@ -44,27 +43,23 @@ class Rollout:
     """
 
     def __init__(self, envs: gym.vector.VectorEnv, distribution: Distribution, n_steps: int, seed: int):
-        self.envs = envs
-        self.encoder = observation_encoder(envs.single_observation_space)
-        self.decode = action_decoder(envs.single_action_space)
+        self.stepper = Stepper(envs)
         self.distribution = distribution
         self.n_steps = n_steps
         self.seed = seed
         self.num_envs = envs.num_envs
-        self.name = envs.spec.id if envs.spec else type(envs).__name__
-        mode = envs.metadata.get("autoreset_mode")
-        self.mode = mode if isinstance(mode, AutoresetMode) else AutoresetMode.NEXT_STEP
         self._observations: Any = None
-        self._resets: Any = None
+        self._attempt = 0
+        self._spoiled = False
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
 
-    def reset(self, iteration: int) -> None:
-        """Resets all environments with seeds that derive from (seed, iteration); running episodes are cut."""
-        state = np.random.SeedSequence([self.seed, iteration]).generate_state(self.num_envs, np.uint32)
-        observations, _ = self.envs.reset(seed=[int(s >> 1) for s in state])
-        self._observations = self._encoded(observations)
-        self._resets = np.zeros(self.num_envs, bool)
+    def reset(self, iteration: int, attempt: int = 0) -> None:
+        """Resets all environments, seeded by (seed, iteration, attempt); running episodes are cut."""
+        self._attempt = attempt
+        state = np.random.SeedSequence([self.seed, iteration, attempt]).generate_state(1, np.uint32)
+        self._observations = self.stepper.reset(int(state[0] >> 1))
+        self._spoiled = False
         self._returns[:] = 0.0
         self._lengths[:] = 0
 
@@ -80,44 +75,42 @@ class Rollout:
             policy: From observations [N, ...] to distribution parameters [N, P], at the acting weights.
             value: From observations [K, ...] to V [K]; called for the ends that are no terminations.
             iteration: Numbers the rollout; the action noise is a function of (seed, iteration).
+
+        Raises:
+            BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
         """
+        if self._spoiled:
+            self.reset(iteration, self._attempt)
         T, N = self.n_steps, self.num_envs
-        rng = np.random.Generator(np.random.Philox(key=np.array([self.seed, iteration], np.uint64)))
-        noise = self.distribution.noise(rng, (T, N))
-        observations = np.empty((T, N, *self.encoder.shape), self.encoder.dtype)
-        actions = np.empty((T, N, *self.distribution.action_shape), self.distribution.action_dtype)
-        rewards, terminated, truncated = (np.empty((T, N), np.float32) for _ in range(3))
-        valid = np.ones((T, N), np.float32)
+        stepper, distribution = self.stepper, self.distribution
+        key = np.random.SeedSequence([self.seed, iteration, self._attempt]).generate_state(2, np.uint64)
+        noise = distribution.noise(np.random.Generator(np.random.Philox(key=key)), (T, N))
+        observations = np.empty((T, N, *stepper.encoder.shape), stepper.encoder.dtype)
+        actions = np.empty((T, N, *distribution.action_shape), distribution.action_dtype)
+        rewards, terminated, truncated, valid = (np.empty((T, N), np.float32) for _ in range(4))
         final_values, has_final = (np.zeros((T, N), np.float32) for _ in range(2))
-        finals: list[tuple[int, int, np.ndarray]] = []
+        finals: dict[tuple[int, int], np.ndarray] = {}
         episodes = Episodes()
         current = self._observations
         for t in range(T):
             observations[t] = current
-            action = self.distribution.sample_numpy(policy(current), noise[t])
-            actions[t] = action
-            raw, reward, terminations, truncations, info = self.envs.step(self.decode(action))
-            rewards[t], terminated[t], truncated[t] = reward, terminations, truncations
-            if self._resets.any():
-                valid[t] = ~self._resets
-            ended = terminations | truncations
-            self._returns += reward
-            self._lengths += ~self._resets
-            current = self._encoded(raw)
-            if self.mode is AutoresetMode.NEXT_STEP:
-                self._resets = ended
-            if ended.any():
-                episodes.count += int(ended.sum())
-                episodes.total_return += float(self._returns[ended].sum())
-                episodes.total_length += int(self._lengths[ended].sum())
-                self._returns[ended] = 0.0
-                self._lengths[ended] = 0
-                if self.mode is not AutoresetMode.NEXT_STEP:
-                    current = self._separate(t, ended, terminations, current, info, finals, has_final)
+            actions[t] = action = distribution.sample_numpy(policy(current), noise[t])
+            step = stepper.step(action)
+            current = step.observations
+            rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
+            valid[t] = step.valid
+            self._returns += step.rewards
+            self._lengths += step.valid
+            if step.ended.any():
+                self._close(step.ended, episodes)
+                if stepper.separates:
+                    has_final[t] = step.ended
+                finals |= {(t, n): final for n, final in step.finals.items()}
         self._observations = current
         if finals:
-            times, places, states = zip(*finals, strict=True)
-            final_values[list(times), list(places)] = value(np.stack(states))
+            times, places = zip(*finals, strict=True)
+            final_values[list(times), list(places)] = value(np.stack(list(finals.values())))
+        self._look_for_nonfinite(observations, rewards, episodes)
         batch = Batch(
             observations,
             actions,
@@ -131,32 +124,26 @@ class Rollout:
         )
         return batch, episodes
 
-    def _separate(self, t, ended, terminations, current, info, finals, has_final) -> np.ndarray:
-        """Keeps the final observations of cut episodes apart; returns those that the next step acts on."""
-        has_final[t] = ended
-        cut = np.flatnonzero(ended & ~terminations)
-        if self.mode is AutoresetMode.SAME_STEP:
-            for n in cut:
-                batched = _batched(info["final_obs"][n])
-                finals.append((t, int(n), self._encoded(batched)[0]))
-            return current
-        finals.extend((t, int(n), current[n].copy()) for n in cut)
-        raw, _ = self.envs.reset(options={"reset_mask": ended})
-        return self._encoded(raw)
+    def _close(self, ended: np.ndarray, episodes: Episodes) -> None:
+        """Adds the episodes that ended to the iteration's, and begins new ones in their place."""
+        episodes.count += int(ended.sum())
+        episodes.total_return += float(self._returns[ended].sum())
+        episodes.total_length += int(self._lengths[ended].sum())
+        self._returns[ended] = 0.0
+        self._lengths[ended] = 0
 
-    def _encoded(self, observations: Any) -> np.ndarray:
-        try:
-            return self.encoder.encode(observations)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise BrokenEnvironment(
-                f"{self.name}: an observation does not fit {self.envs.single_observation_space}: {error}"
-            ) from error
-
-
-def _batched(observation: Any) -> Any:
-    """Adds the batch dimension to one observation."""
-    if isinstance(observation, dict):
-        return {key: _batched(value) for key, value in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_batched(value) for value in observation)
-    return np.asarray(observation)[None]
+    def _look_for_nonfinite(self, observations: np.ndarray, rewards: np.ndarray, episodes: Episodes) -> None:
+        kinds = {"reward": rewards}
+        if observations.dtype.kind == "f":
+            kinds["observation"] = np.concatenate([observations, self._observations[None]])
+        for kind, values in kinds.items():
+            finite = np.isfinite(values)
+            if finite.all():
+                continue
+            t, n = np.argwhere(~finite)[0][:2]
+            shown = np.array2string(values[t, n], threshold=4, separator=", ")
+            episodes.nonfinite = (
+                f"{self.stepper.name}: environment {n} of {self.num_envs} returned the {kind} {shown} "
+                f"at step {t} of the rollout"
+            )
+            self._spoiled |= kind == "observation"

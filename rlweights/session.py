@@ -1,83 +1,145 @@
 """One training session of the command line: from words to an exit code."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rlweights import config
+from rlweights import runs as run_folders
 from rlweights.assembly import Assembly
 from rlweights.checkpoints import CheckpointError
-from rlweights.config import ConfigError
+from rlweights.config import Agent, ConfigError
 from rlweights.console import Console
 from rlweights.records import RecordsError
 from rlweights.rollout import BrokenEnvironment
 from rlweights.runlock import RunLockedError
-from rlweights.trainer import Outcome, Trainer, TrainingStopped, new_folder, prepare
+from rlweights.trainer import Outcome, Trainer, TrainingStopped
 
 BAD_CONFIGURATION, STOPPED = 2, 3
 
+CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect.", "description", "guard.")
+"""What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
+
 
 def train(agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool) -> int:
-    """Trains one agent and returns the exit code of the process."""
-    try:
-        configuration, source, folder = _configuration(agent, env, overrides)
+    """Trains one agent into a new run folder and returns the exit code of the process."""
+
+    def session() -> int:
+        if env is not None:
+            configuration, source, folder = config.for_environment(env, overrides), f"--env {env}", Path()
+            name = env.replace("/", "_")
+        else:
+            path = config.find(agent)
+            configuration, source, folder = config.load(path, overrides), str(path), path.parent
+            name = path.parent.parent.name if path.name == "agent.toml" else path.stem
         assembly = Assembly(configuration, source, folder)
-        console = Console(configuration.total_iterations * configuration.steps_per_iteration, quiet=quiet)
-        with Trainer(assembly, console) as trainer:
-            name = Path(source).stem if env is None else env.replace("/", "_")
-            run = new_folder(runs, name, configuration.seed)
-            prepare(assembly, run)
-            console.start(_header(assembly, name, run))
-            outcome = trainer.run(run)
-        _summarise(console, assembly, outcome, runs)
-        console.close()
-        return 0 if outcome.signal is None else 128 + outcome.signal
+        with Trainer(assembly, _console(configuration, quiet)) as trainer:
+            run = run_folders.create(assembly, runs, name)
+            return _run(trainer, run, name, runs)
+
+    return _guarded(session)
+
+
+def resume(run: Path, overrides: Sequence[str], quiet: bool) -> int:
+    """Goes on with a run from its newest checkpoint and returns the exit code of the process."""
+
+    def session() -> int:
+        path = run / "agent.toml"
+        if not path.is_file():
+            raise ConfigError(f"{run}: no run folder, it holds no agent.toml")
+        before, after = config.load(path), config.load(path, overrides)
+        changed = _differences(before, after)
+        refused = [key for key in changed if not key.startswith(CHANGEABLE)]
+        if refused:
+            raise ConfigError(
+                f"{path}: a resumed run keeps what it trains; these keys differ: {', '.join(refused)}. "
+                f"Start a new run to change them"
+            )
+        assembly = Assembly(after, str(path), run)
+        with Trainer(assembly, _console(after, quiet)) as trainer:
+            if changed:
+                _replace(path, after.to_toml())
+            return _run(trainer, run, run.resolve().parent.name, run.parent.parent, resume=True)
+
+    return _guarded(session)
+
+
+def _run(trainer: Trainer, run: Path, name: str, runs: Path, resume: bool = False) -> int:
+    trainer.console.start(_header(trainer.assembly, name, run))
+    outcome = trainer.run(run, resume)
+    trainer.console.summary(_summary(trainer.agent, outcome, runs))
+    trainer.console.close()
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def _guarded(session: Any) -> int:
+    """Turns every foreseen error into one line and an exit code."""
+    try:
+        return session()
     except (ConfigError, RunLockedError) as error:
         return _failed(error, BAD_CONFIGURATION)
     except (TrainingStopped, BrokenEnvironment, CheckpointError, RecordsError) as error:
         return _failed(error, STOPPED)
 
 
-def _configuration(agent: str, env: str | None, overrides: Sequence[str]):
-    """The configuration, where it comes from, and the folder that its files are relative to."""
-    if env is not None:
-        return config.for_environment(env, overrides), f"--env {env}", Path()
-    path = config.find(agent)
-    return config.load(path, overrides), str(path), path.parent
+def _failed(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _console(agent: Agent, quiet: bool) -> Console:
+    return Console(agent.total_iterations * agent.steps_per_iteration, quiet=quiet)
+
+
+def _differences(before: Agent, after: Agent) -> list[str]:
+    """The keys, with dots, in which two configurations differ."""
+
+    def flat(value: Any, key: str = "") -> dict[str, Any]:
+        if isinstance(value, dict):
+            return {k: v for name, part in value.items() for k, v in flat(part, f"{key}{name}.").items()}
+        return {key.rstrip("."): value}
+
+    old, new = (flat(agent.model_dump(by_alias=True)) for agent in (before, after))
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".toml.new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _header(assembly: Assembly, name: str, run: Path) -> list[str]:
     agent = assembly.agent
-    rules = " -> ".join(map(repr, assembly.rules)) or "none"
+    section, algorithm = agent.environment, agent.algorithm
+    rollout = f"{section.num_envs} x {algorithm.n_steps} steps"
     lines = [
-        f"agent        {name}  (seed {agent.seed})",
-        f"environment  {agent.environment.id}, {agent.environment.num_envs} x {agent.algorithm.n_steps} steps",
-        f"algorithm    {agent.algorithm.name.upper()}, {assembly.optimizer.inner.name}",
-        f"rules        {rules}",
-        f"run          {run}",
+        f"agent        {name}, seed {agent.seed}",
+        f"environment  {section.id} ({section.backend}, {rollout} an iteration)",
+        f"algorithm    {algorithm.name.upper()}, {assembly.optimizer.inner.name}",
     ]
+    lines += [
+        f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
+    ] or ["rules        none"]
     lines += [f"code         {file} was loaded: the agent file names it" for file in assembly.loaded_files]
-    return lines
+    return [*lines, f"run          {run}"]
 
 
-def _summarise(console: Console, assembly: Assembly, outcome: Outcome, runs: Path) -> None:
-    agent = assembly.agent
+def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
     facts: dict[str, str] = {}
     if outcome.evaluation is not None:
+        result = outcome.evaluation
         facts["reached"] = (
-            f"{outcome.evaluation.mean:.1f} +- {outcome.evaluation.std:.1f} over "
-            f"{len(outcome.evaluation.returns)} episodes"
+            f"{result.mean:.1f} +- {result.std:.1f}, mean return of {len(result.returns)} episodes"
         )
         if agent.expect is not None:
             facts["expected"] = f"{agent.expect.mean_reward:g}"
     else:
-        facts["stopped"] = f"by a signal, after {outcome.env_steps:,} steps; the weights are saved"
+        facts["stopped"] = f"by a signal after {outcome.env_steps:,} steps; the weights are saved"
+        facts["resume"] = f"python -m rlweights.train --resume {outcome.folder}"
     facts["time"] = f"{outcome.seconds:.1f} s, {outcome.env_steps / max(outcome.seconds, 1e-9):,.0f} steps/s"
     facts["run"] = str(outcome.folder)
     facts["watch"] = f"tensorboard --logdir {runs}"
-    console.summary(facts)
-
-
-def _failed(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
+    return facts

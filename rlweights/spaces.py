@@ -31,14 +31,17 @@ class ObservationEncoder:
 def observation_encoder(space: spaces.Space) -> ObservationEncoder:
     """Returns the encoder of an observation space.
 
-    Boxes stay as they are, but flat; uint8 boxes of three dimensions and at least 16 x 16 pixels are
-    images (channels first is turned into channels last). Discrete and multi-discrete values become one-hot
-    vectors, multi-binary ones floats. Dicts and tuples of these are concatenated, in the space's own order.
+    Boxes stay as they are, but flat, and uint8 is scaled to [0, 1]. A uint8 box of at least 36 x 36 pixels,
+    with or without channels, is an image (channels first is turned into channels last). Discrete and
+    multi-discrete values become one-hot vectors, multi-binary ones floats. Dicts and tuples of these are
+    concatenated, in the space's own order, images in them flat.
 
     Raises:
         ValueError: For any other space; the message shows it.
     """
     if isinstance(space, spaces.Box) and _is_image(space):
+        if len(space.shape) == 2:
+            return ObservationEncoder((*space.shape, 1), "uint8", lambda x: np.asarray(x)[..., None])
         if space.shape[0] < min(space.shape[1:]):
             channels, height, width = space.shape
             return ObservationEncoder(
@@ -50,7 +53,8 @@ def observation_encoder(space: spaces.Space) -> ObservationEncoder:
 
 
 def _is_image(space: spaces.Box) -> bool:
-    return space.dtype == np.uint8 and len(space.shape) == 3 and sorted(space.shape)[1] >= 16
+    """Whether the convolutions of the Nature network fit, which need 36 x 36 pixels."""
+    return space.dtype == np.uint8 and len(space.shape) in (2, 3) and sorted(space.shape)[-2] >= 36
 
 
 def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
@@ -67,14 +71,14 @@ def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
     if isinstance(space, spaces.Discrete):
         number, start = int(space.n), int(space.start)
         rows = np.eye(number, dtype=np.float32)
-        return number, lambda x: rows[np.asarray(x, np.int64).reshape(-1) - start]
+        return number, lambda x: rows[_places(x, start, 1)[:, 0]]
     if isinstance(space, spaces.MultiDiscrete):
         counts = np.asarray(space.nvec).ravel().astype(int)
         starts = np.asarray(space.start).ravel().astype(int)
         tables = [np.eye(n, dtype=np.float32) for n in counts]
 
         def multi_discrete(x):
-            columns = np.asarray(x, np.int64).reshape(-1, len(counts)) - starts
+            columns = _places(x, starts, len(counts))
             return np.concatenate([t[columns[:, i]] for i, t in enumerate(tables)], axis=1)
 
         return int(counts.sum()), multi_discrete
@@ -83,10 +87,22 @@ def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
         return size, lambda x: np.asarray(x, np.float32).reshape(-1, size)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
-        parts = [(key, *_flat(space.spaces[key])) for key in keys]  # pyright: ignore[reportArgumentType]
+        inner: Any = space.spaces
+        parts = [(key, *_flat(inner[key])) for key in keys]
         total = sum(size for _, size, _ in parts)
         return total, lambda x: np.concatenate([encode(x[key]) for key, _, encode in parts], axis=1)
     raise ValueError(f"unsupported observation space: {space}")
+
+
+def _places(x: Any, start: Any, columns: int) -> np.ndarray:
+    """Whole numbers as indices [N, columns]; an index below 0 would silently count from the end."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"whole numbers were promised. Received: {array.dtype}")
+    places = array.astype(np.int64, copy=False).reshape(-1, columns) - start
+    if places.size and places.min() < 0:
+        raise IndexError(f"{array.min()} is below the space's start")
+    return places
 
 
 def action_decoder(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,13 +1,17 @@
 """What a program must settle before TensorFlow is imported: its noise, its backend, its cache."""
 
+import contextlib
 import hashlib
 import os
 import platform
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def settle() -> None:
-    """Sets environment variables that the user has not set himself. Call it before importing TensorFlow."""
+    """Sets environment variables that the user has not set himself, and imports TensorFlow in silence."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "TF_XLA_FLAGS" not in os.environ:
         folder = _cache_folder()
@@ -15,6 +19,29 @@ def settle() -> None:
             os.environ["TF_XLA_FLAGS"] = (
                 f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU"
             )
+    with _held_back_stderr():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Holds back what is written to the process' standard error, and shows it only if something fails.
+
+    TensorFlow's libraries greet on file descriptor 2 before they read any setting of theirs.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _cache_folder() -> Path | None:

@@ -29,6 +29,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set algorithm.gamma=0.98"),
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a run folder, exactly.")
+    ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Where run folders go.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
 ) -> None:
@@ -46,6 +49,8 @@ def train(
         changes.append(f"budget.total_timesteps={total_timesteps}")
     if seed is not None:
         changes.append(f"seed={seed}")
+    if resume is not None:
+        raise typer.Exit(session.resume(resume, changes, quiet))
     raise typer.Exit(session.train(agent, env, changes, runs, quiet))
 
 

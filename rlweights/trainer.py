@@ -1,13 +1,11 @@
-"""The training loop: rollout, update, records, evaluation, checkpoints."""
+"""The training loop: rollouts and updates, records, evaluation, checkpoints."""
 
 import contextlib
-import shutil
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,19 @@ import tensorflow as tf
 
 from rlweights import checkpoints
 from rlweights.assembly import Assembly
-from rlweights.compiled import HostPrograms
-from rlweights.config import ConfigError
 from rlweights.console import Console
 from rlweights.evaluation import Result, evaluate
+from rlweights.loops import loop_of
 from rlweights.networks import NumpyPolicy
 from rlweights.records import Records
-from rlweights.rollout import Episodes, Rollout
+from rlweights.rollout import Episodes
 from rlweights.runlock import RunLock
 
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is a mean, as in Stable-Baselines3."""
+
+MAX_ROLLBACKS = 3
+"""Attempts to train past a point from which updates were not finite."""
 
 
 class TrainingStopped(RuntimeError):
@@ -70,35 +70,6 @@ class Outcome:
     signal: int | None = None
 
 
-class HostLoop:
-    """Iterations in Gymnasium vector environments."""
-
-    def __init__(self, assembly: Assembly):
-        agent = assembly.agent
-        self.envs = assembly.make_envs(agent.environment.num_envs)
-        self.rollout = Rollout(self.envs, assembly.distribution, agent.algorithm.n_steps, agent.seed)
-        self.programs = HostPrograms(
-            assembly.learner, assembly.encoder.shape, assembly.encoder.dtype, agent.environment.num_envs
-        )
-        self.observations: np.ndarray | None = None
-
-    def boundary(self, iteration: int) -> None:
-        """Begins afresh from (seed, iteration): what makes a resumed run equal an uninterrupted one."""
-        self.rollout.reset(iteration)
-
-    def advance(self, iteration: int, count: int) -> Iterator[tuple[dict[str, float], Episodes]]:
-        """Runs `count` iterations and yields the scalars and episodes of each."""
-        for i in range(iteration, iteration + count):
-            self.programs.begin()
-            batch, episodes = self.rollout.collect(self.programs.policy, self.programs.value, i)
-            self.observations = batch.observations
-            yield self.programs.learn(batch), episodes
-
-    def close(self) -> None:
-        """Closes the environments."""
-        self.envs.close()
-
-
 class Trainer:
     """Trains one agent into one run folder.
 
@@ -111,14 +82,16 @@ class Trainer:
         self.assembly = assembly
         self.agent = assembly.agent
         self.learner = assembly.learner
-        self.folder = Path()
         self.console = console
-        self.loop = HostLoop(assembly)
+        self.loop = loop_of(assembly)
+        self.folder = Path()
         self.window = EpisodeWindow()
         self.best = -float("inf")
         self.iteration = 0
+        self.attempt = 0
         self._signal: int | None = None
         self._evaluation_envs: dict[int, Any] = {}
+        self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
 
     def __enter__(self) -> "Trainer":
         return self
@@ -135,11 +108,12 @@ class Trainer:
 
     # The run --------------------------------------------------------------------------------------
 
-    def run(self, folder: Path) -> Outcome:
+    def run(self, folder: Path, resume: bool = False) -> Outcome:
         """Trains to the end of the budget, or to the first signal.
 
         Args:
             folder: The run folder.
+            resume: Whether to go on from the folder's newest checkpoint.
 
         Raises:
             TrainingStopped: If updates were not finite for too long.
@@ -148,58 +122,89 @@ class Trainer:
         self.folder = folder
         result = None
         with contextlib.ExitStack() as stack:
-            stack.enter_context(RunLock(self.folder))
-            records = stack.enter_context(Records(self.folder))
+            stack.enter_context(RunLock(folder))
+            keep = checkpoints.Checkpoints(folder / "checkpoints", self.agent.checkpoint.keep)
+            if resume:
+                self._restore(keep)
+            first = self.env_steps
+            records = stack.enter_context(Records(folder, resume_step=first if resume else None))
             stack.enter_context(self._signals())
-            keep = checkpoints.Checkpoints(self.folder / "checkpoints", self.agent.checkpoint.keep)
             self._train(records, keep)
             if self._signal is None:
                 result = self._evaluate(records, self.agent.evaluation.final_episodes)
+                records.flush()
                 self._save(keep)
             self._save_latest()
-        return Outcome(self.folder, result, self.env_steps, time.monotonic() - started, self._signal)
+        seconds = time.monotonic() - started
+        return Outcome(folder, result, self.env_steps, seconds, self._signal)
 
     def _train(self, records: Records, keep: checkpoints.Checkpoints) -> None:
-        total = self.agent.total_iterations
-        every = self.agent.steps_per_iteration
-        evaluates = _iterations(self.agent.evaluation.every, every)
-        saves = _iterations(self.agent.checkpoint.every, every)
-        clock, clocked = time.monotonic(), self.env_steps
-        loop = self.loop
-        loop.boundary(self.iteration)
+        agent, total = self.agent, self.agent.total_iterations
+        rows, evaluations, saves = (
+            _iterations(steps, agent.steps_per_iteration)
+            for steps in (agent.logging.every, agent.evaluation.every, agent.checkpoint.every)
+        )
+        rate = _Rate()
+        self.loop.boundary(self.iteration, self.attempt)
         while self.iteration < total and self._signal is None:
-            if self.iteration and saves and self.iteration % saves == 0:
+            if saves and self.iteration and self.iteration % saves == 0:
+                records.flush()
                 self._save(keep)
-                loop.boundary(self.iteration)
-            for scalars, episodes in loop.advance(self.iteration, 1):
+                self.loop.boundary(self.iteration, self.attempt)
+            limit = min(
+                [total - self.iteration]
+                + [every - self.iteration % every for every in (evaluations, saves) if every]
+            )
+            rolled_back = False
+            done = self.loop.advance(self.iteration, limit)
+            rate.tick(len(done) * agent.steps_per_iteration)
+            for scalars, episodes in done:
                 self.iteration += 1
                 self.window.add(episodes)
-                self._watch(scalars)
-                if self.iteration % self.agent.logging.every == 0 or self.iteration == total:
-                    now = time.monotonic()
-                    rate = (self.env_steps - clocked) / max(now - clock, 1e-9)
-                    clock, clocked = now, self.env_steps
-                    row = self.window.scalars() | scalars | {"time/fps": rate}
-                    records.write(self.env_steps, row)
-                    self.console.update(self.env_steps, row, rate)
-            if evaluates and self.iteration % evaluates == 0 and self.iteration < total:
-                paused = time.monotonic()
-                self._evaluate(records, self.agent.evaluation.episodes)
-                clock += time.monotonic() - paused
+                if self._goes_on(scalars, keep):
+                    self._record(records, rate, scalars, rows, total)
+                else:
+                    rolled_back = True
+                    break
+            if not rolled_back and evaluations and self.iteration % evaluations == 0:
+                if self.iteration < total:
+                    with rate.paused():
+                        self._evaluate(records, agent.evaluation.episodes)
 
-    def _watch(self, scalars: dict[str, float]) -> None:
-        """Stops a run whose updates are not finite any more, and says what was the first to be bad."""
+    def _record(self, records: Records, rate: "_Rate", scalars, every: int, total: int) -> None:
+        if self.iteration % every and self.iteration != total:
+            return
+        row = self.window.scalars() | scalars
+        speed = rate.value
+        records.write(self.env_steps, row | ({"time/fps": speed} if speed else {}))
+        self.console.update(self.env_steps, row, speed)
+
+    # Non-finite updates ---------------------------------------------------------------------------
+
+    def _goes_on(self, scalars: dict[str, float], keep: checkpoints.Checkpoints) -> bool:
+        """Watches for updates that are not finite. False: the state was rolled back to a checkpoint.
+
+        Raises:
+            TrainingStopped: If it cannot go on; says which quantity was the first to be bad.
+        """
         guard = self.agent.guard
         if not scalars.get("update/skipped"):
-            return
-        streak = int(self.learner.bad_streak.numpy())
-        if streak < guard.patience and guard.on_nonfinite != "stop":
-            return
+            return True
+        if guard.on_nonfinite == "skip" and int(self.learner.bad_streak.numpy()) < guard.patience:
+            return True
         names = ("observations", "rewards", "loss", "gradients")
-        bad = next((n for n in names if scalars.get(f"update/nonfinite_{n}")), "update")
+        bad = next((n for n in names if scalars.get(f"update/nonfinite_{n}")), "gradients")
+        attempts = self.attempt
+        if guard.on_nonfinite == "rollback" and attempts < MAX_ROLLBACKS and self._restore(keep):
+            self.attempt = attempts + 1
+            self.loop.boundary(self.iteration, self.attempt)
+            self.console.message(
+                f"updates were not finite ({bad}): rolled back to step {self.env_steps:,}, attempt {self.attempt}"
+            )
+            return False
         raise TrainingStopped(
-            f"{streak} updates in a row were not finite; the first bad quantity: {bad}. "
-            f"The last good checkpoint lies in {self.folder / 'checkpoints'}"
+            f"{self.agent.environment.id}: updates were not finite at step {self.env_steps:,}; the first bad "
+            f"quantity: {bad}. The last good checkpoint is in {self.folder / 'checkpoints'}"
         )
 
     # Evaluation -----------------------------------------------------------------------------------
@@ -211,7 +216,7 @@ class Trainer:
             self._evaluation_envs[size] = self.assembly.make_envs(size, evaluation=True)
         with self.learner.optimizer.evaluation():
             result = evaluate(
-                self._acting(),
+                acting(self.assembly),
                 self._evaluation_envs[size],
                 self.assembly.distribution,
                 episodes,
@@ -226,31 +231,45 @@ class Trainer:
         self.console.update(self.env_steps, scalars, None)
         return result
 
-    def _acting(self) -> Callable[[np.ndarray], np.ndarray]:
-        policy = self.assembly.networks.policy
-        if NumpyPolicy.supports(policy):
-            return NumpyPolicy(policy)
-        return lambda observations: policy(tf.constant(observations)).numpy()
+    # Saving and restoring -------------------------------------------------------------------------
 
-    # Saving ---------------------------------------------------------------------------------------
+    @property
+    def _state(self) -> dict[str, Any]:
+        """Every variable that a checkpoint holds, by path."""
+        return {v.path: v for v in [*self.learner.variables, *self.loop.variables]}
 
     def _save(self, keep: checkpoints.Checkpoints) -> None:
-        tensors = {v.path: v.numpy() for v in self.learner.variables}
         metadata = {
             "iteration": self.iteration,
-            "env_steps": self.env_steps,
+            "attempt": self.attempt,
             "best": self.best if np.isfinite(self.best) else None,
             "window": [list(each) for each in self.window.iterations],
-            "agent": self.agent.to_toml(),
         }
-        keep.save(self.env_steps, tensors, metadata)
+        keep.save(self.env_steps, {path: v.numpy() for path, v in self._state.items()}, metadata)
+
+    def _restore(self, keep: checkpoints.Checkpoints) -> bool:
+        """Takes over the newest readable checkpoint; False if there is none yet."""
+        state = self._state
+        expect = {path: (tuple(v.shape), v.dtype) for path, v in state.items()}
+        found = keep.load_latest(expect, on_damaged=self.console.message)
+        if found is None:
+            return False
+        _, tensors, metadata = found
+        for path, variable in state.items():
+            variable.assign(tensors[path])
+        self.iteration = metadata["iteration"]
+        self.attempt = metadata["attempt"]
+        self.best = -float("inf") if metadata["best"] is None else metadata["best"]
+        self.window = EpisodeWindow()
+        for count, total_return, total_length in metadata["window"]:
+            self.window.add(Episodes(count, total_return, total_length))
+        return True
 
     def _save_latest(self) -> None:
         with self.learner.optimizer.evaluation():
             self._save_weights(self.folder / "latest" / "weights.safetensors", None)
 
     def _save_weights(self, path: Path, result: Result | None) -> None:
-        path.parent.mkdir(exist_ok=True)
         tensors = {v.path: v.numpy() for v in self.assembly.networks.variables}
         metadata: dict[str, Any] = {"env_steps": self.env_steps}
         if result is not None:
@@ -261,13 +280,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Lets the first SIGINT or SIGTERM end the run after the present iteration; a second one at once."""
+        """Lets the first SIGINT or SIGTERM end the run after the present call; a second one at once."""
 
         def handle(number, frame):
             if self._signal is not None:
                 raise SystemExit(128 + number)
             self._signal = number
-            self.console.message("stopping after this iteration; a second signal stops at once")
+            self.console.message("stopping; the weights will be saved (a second signal stops at once)")
 
         previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -277,31 +296,42 @@ class Trainer:
                 signal.signal(number, handler)
 
 
+class _Rate:
+    """Environment steps per second over about the last second of training, evaluations not counted."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+        self._since: float | None = None  # unset: the first call would measure the compilation
+        self._steps = 0
+
+    def tick(self, env_steps: int) -> None:
+        """Counts steps that have just been made."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            return
+        self._steps += env_steps
+        if self.value is None or now - self._since > 1.0:
+            self.value = self._steps / max(now - self._since, 1e-9)
+            self._since, self._steps = now, 0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of a `with` block."""
+        started = time.monotonic()
+        yield
+        if self._since is not None:
+            self._since += time.monotonic() - started
+
+
+def acting(assembly: Assembly) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the policy of the weights that the networks hold now: observations to parameters."""
+    policy = assembly.networks.policy
+    if NumpyPolicy.supports(policy):
+        return NumpyPolicy(policy)
+    return lambda observations: policy(tf.constant(observations)).numpy()
+
+
 def _iterations(steps: int, steps_per_iteration: int) -> int:
     """Turns a distance in environment steps into iterations; 0 stays 0."""
     return max(1, round(steps / steps_per_iteration)) if steps else 0
-
-
-def new_folder(runs: Path, name: str, seed: int) -> Path:
-    """Returns a run folder that does not exist yet: runs/<agent>/<seed>-<time>."""
-    stem = f"{seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder, number = runs / name / stem, 1
-    while folder.exists():
-        number += 1
-        folder = runs / name / f"{stem}-{number}"
-    return folder
-
-
-def prepare(assembly: Assembly, folder: Path) -> None:
-    """Creates a run folder with its agent file and the user's files that it names.
-
-    Raises:
-        ConfigError: If the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=False)
-        (folder / "agent.toml").write_text(assembly.agent.to_toml(), encoding="utf-8")
-        for file in assembly.loaded_files:
-            shutil.copy(file, folder / file.name)
-    except OSError as error:
-        raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror}") from None

@@ -286,6 +286,11 @@ class Intervention:
         """Makes the rule that `get_config` described."""
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
+    def describe(self) -> str:
+        """The rule in one line for people: its name, what it does with which number, and to what."""
+        shown = [f"{k} {v}" for k, v in self._arguments.items() if k not in ("on", "name", "seed")]
+        return f"{self.name} ({', '.join(shown)}) on {self.on!r}" if shown else f"{self.name} on {self.on!r}"
+
     def __repr__(self):
         shown = {k: v for k, v in self._arguments.items() if k != "on"}
         arguments = [f"{k}={v!r}" for k, v in shown.items()]

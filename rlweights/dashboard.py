@@ -1,0 +1,132 @@
+"""What TensorBoard shows beyond single charts: a layout of ours, and the hparams tab."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import summary as hparams_summary
+
+CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "Learning": {
+        "return while training": (r"rollout/ep_rew_mean",),
+        "evaluation": (r"eval/mean_reward",),
+        "episode length": (r"rollout/ep_len_mean", r"eval/mean_ep_length"),
+        "explained variance": (r"train/explained_variance",),
+        "losses": (r"train/policy_gradient_loss", r"train/value_loss", r"train/entropy_loss"),
+    },
+    "Stability": {
+        "KL divergence": (r"train/approx_kl",),
+        "share of clipped ratios": (r"train/clip_fraction",),
+        "gradient norm before clipping": (r"update/grad_norm",),
+        "update to weight ratio": (r"update/update_to_weight_ratio",),
+        "skipped updates": (r"update/skipped",),
+        "weight norms": (r"weights/.*/norm",),
+        "distance from the initial weights": (r"weights/.*/distance_from_init",),
+    },
+    "Interventions": {
+        "weights at their bound": (r"intervention/.*/(saturated|clipped)",),
+        "noise": (r"intervention/.*/stddev",),
+        "policy distance and its target": (r"intervention/.*/(distance|target)",),
+        "relative change": (r"intervention/.*/relative_change",),
+    },
+    "Plasticity": {
+        "dormant share": (r"plasticity/.*/dormant_share",),
+        "effective rank": (r"plasticity/.*/effective_rank",),
+        "saturated units": (r"plasticity/.*/saturated_units",),
+    },
+}
+"""Charts by category: title and regular expressions of the tags."""
+
+MARGINS = {"evaluation, 95 % interval": ("eval/mean_reward", "eval/mean_reward_lower", "eval/mean_reward_upper")}
+"""Charts with a band: title and the tags of value, lower and upper limit."""
+
+
+def layout() -> Summary:
+    """Returns the summary that lays out the custom scalars tab."""
+    categories = []
+    for title, charts in CATEGORIES.items():
+        shown = [
+            layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=[f"^{p}$" for p in tags]))
+            for name, tags in charts.items()
+        ]
+        if title == "Learning":
+            shown += [
+                layout_pb2.Chart(
+                    title=name,
+                    margin=layout_pb2.MarginChartContent(
+                        series=[layout_pb2.MarginChartContent.Series(value=value, lower=low, upper=high)]
+                    ),
+                )
+                for name, (value, low, high) in MARGINS.items()
+            ]
+        categories.append(layout_pb2.Category(title=title, chart=shown))
+    return Summary.FromString(
+        custom_scalar.pb(layout_pb2.Layout(category=categories)).SerializeToString()
+    )
+
+
+def charts_of(tag: str) -> list[str]:
+    """Returns the titles of the charts that show a tag."""
+    return [
+        title
+        for charts in CATEGORIES.values()
+        for title, patterns in charts.items()
+        if any(re.fullmatch(pattern, tag) for pattern in patterns)
+    ]
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    """Flattens a configuration for the hparams tab: keys joined by dots, lists as text."""
+    flat: dict[str, bool | float | str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in hyperparameters(value).items()}
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for i, entry in enumerate(value):
+                name = entry.get("name") or entry.get("rule") or str(i)
+                flat |= {f"{key}.{name}.{k}": v for k, v in hyperparameters(entry).items() if k != "rule"}
+        elif isinstance(value, bool | int | float | str):
+            flat[key] = value
+        elif value is not None:
+            flat[key] = str(value)
+    return flat
+
+
+METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "train/explained_variance", "train/approx_kl")
+"""What the hparams tab compares runs by."""
+
+
+def hparams(config: Mapping[str, Any], metrics: Iterable[str] = METRICS) -> list[Summary]:
+    """Returns the summaries that fill the hparams tab: the experiment, and the start of this session."""
+    values = hyperparameters(config)
+    experiment = hparams_summary.experiment_pb(
+        hparam_infos=[api_pb2.HParamInfo(name=name, type=_kind(value)) for name, value in values.items()],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
+    )
+    start = hparams_summary.session_start_pb(hparams=values)
+    return [Summary.FromString(each.SerializeToString()) for each in (experiment, start)]
+
+
+def hparams_end(success: bool) -> Summary:
+    """Returns the summary that ends this session in the hparams tab."""
+    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+    return Summary.FromString(hparams_summary.session_end_pb(status).SerializeToString())
+
+
+def _kind(value: bool | float | str) -> Any:
+    if isinstance(value, bool):
+        return api_pb2.DATA_TYPE_BOOL
+    return api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
+
+
+def read_hparams(summary: Summary) -> dict[str, Any]:
+    """Returns the hyper-parameters of a session start summary, as TensorBoard reads them."""
+    data = summary.value[0].metadata.plugin_data.content
+    info = hparams_metadata.parse_session_start_info_plugin_data(data)
+    assert isinstance(info, plugin_data_pb2.SessionStartInfo)
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in info.hparams.items()}
