@@ -148,9 +148,16 @@ class GraphPrograms:
         """The environments' state."""
         return [*self._episodes, self._clock, self.seed]
 
-    def observations(self) -> np.ndarray:
-        """Returns the present observations [N, ...]."""
-        return self._environment.observe(tf.convert_to_tensor(self._episodes.state)).numpy()
+    def probe(self, size: int) -> np.ndarray:
+        """Returns observations [size, ...] of environments of their own, after ten random actions each."""
+        environment, distribution = self._environment, self._learner.distribution
+        draw = draws.uniform if distribution.noise_kind == "uniform" else draws.normal
+        episodes = reset_all(environment, size, Draw(0, 0, "probe"))
+        for clock in range(10):
+            noise = draw(distribution.noise_shape((size,)), 0, "probe", clock)
+            action = distribution.sample(tf.zeros((size, distribution.parameter_size)), noise)
+            episodes, _ = step_all(environment, episodes, action, Draw(0, clock, "probe"))
+        return environment.observe(episodes.state).numpy()
 
     def iterate(self, count: int) -> list[dict[str, float]]:
         """Runs `count` iterations, at most ROWS, and returns the scalars of each."""

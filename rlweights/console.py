@@ -9,15 +9,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "return": ("rollout/ep_rew_mean",),
-    "length": ("rollout/ep_len_mean",),
-    "eval": ("eval/mean_reward",),
     "entropy": ("train/entropy_loss",),
     "kl": ("train/approx_kl",),
     "expl.var": ("train/explained_variance",),
-    "|grad|": ("update/grad_norm",),
     "at bound": ("/saturated",),
     "noise": ("/stddev",),
-    "skipped": ("update/skipped",),
 }
 """Columns and the tags (or ends of tags) that they show."""
 
@@ -95,18 +91,20 @@ class Console:
                 episode_return=number(self._shown.get("return")),
                 rate=number(self._shown.get("steps/s")),
             )
-        if "eval/mean_reward" in scalars or step >= self._next:
+        if scalars.get("update/skipped"):
+            self.message(f"{step:>10,}  {scalars['update/skipped']:.0f} updates were not finite and skipped")
+        if "eval/mean_reward" in scalars:
+            self._terminal.print(f"{step:>10,}  evaluation: {scalars['eval/mean_reward']:.1f}", style="green")
+        elif step >= self._next:
             self._row(step)
-            self._shown.pop("eval", None)
             self._next = step + self._total // LINES
 
     def _row(self, step: int) -> None:
         wanted = [c for c in (*COLUMNS, "steps/s") if c in self._shown or c in self._columns]
-        if "skipped" in wanted and not self._shown.get("skipped") and "skipped" not in self._columns:
-            wanted.remove("skipped")
         if wanted != self._columns:
             self._columns = wanted
-            self._terminal.print("".join(f"{name:>10}" for name in ("steps", *wanted)), style="bold")
+            heading = "".join(f"{name:>10}" for name in ("steps", *wanted))
+            self._terminal.print(heading, style="bold", soft_wrap=True)
         cells = [f"{step:,}", *(number(self._shown.get(c)) for c in wanted)]
         self._terminal.print("".join(f"{cell:>10}" for cell in cells), soft_wrap=True)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from rlweights import draws
 from rlweights.algorithms import Algorithm, Minibatch, at
+from rlweights.diagnostics import dormant_scores
 from rlweights.distributions import Distribution
 from rlweights.networks import ActorCritic
 from rlweights.normalization import RewardScaling
@@ -116,7 +117,7 @@ class Learner:
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.iteration.assign_add(1)
-        self._signal(metrics)
+        self._signal(metrics, _flatten(batch.observations))
         self.optimizer.end_iteration()
         metrics |= {f"intervention/{name}": value for name, value in self.optimizer.metrics().items()}
         if self.networks.normalization is not None:
@@ -286,12 +287,16 @@ class Learner:
     def _flat_weights(self):
         return tf.concat([tf.reshape(v.value, [-1]) for v in self.networks.trainable_variables], axis=0)
 
-    def _signal(self, metrics: dict[str, Any]) -> None:
-        """Writes what the rules asked to hear: feedback that is named after a scalar of the update.
+    def _signal(self, metrics: dict[str, Any], observations) -> None:
+        """Writes what the rules asked to hear: scalars of the update, dormant scores, the progress.
 
         The progress is that of the next iteration, whose rules will read it.
         """
         board = self.optimizer.feedback
+        if any(name.startswith("dormant_score/") for name in board):
+            for layer, activations in self.networks.activations(observations).items():
+                if f"dormant_score/{layer}" in board:
+                    board[f"dormant_score/{layer}"].assign(dormant_scores(activations))
         for tag, value in metrics.items():
             name = tag.rpartition("/")[2]
             if name in board:

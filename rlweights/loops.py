@@ -7,6 +7,7 @@ import numpy as np
 
 from rlweights.assembly import Assembly
 from rlweights.compiled import ROWS, GraphPrograms, HostPrograms
+from rlweights.inspection import PROBE_SIZE
 from rlweights.rollout import Episodes, Rollout
 
 Row = tuple[dict[str, float], Episodes]
@@ -30,7 +31,12 @@ class Loop(Protocol):
         ...
 
     def probe(self) -> np.ndarray:
-        """Returns a batch of encoded observations [B, ...] of the newest rollout."""
+        """Returns a batch of encoded observations [B, ...] to measure hidden units on."""
+        ...
+
+    @property
+    def probe_spec(self) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype of the probe."""
         ...
 
     def close(self) -> None:
@@ -65,7 +71,13 @@ class HostLoop:
     def probe(self) -> np.ndarray:
         """Returns the observations of the newest rollout."""
         assert self._observations is not None
-        return self._observations.reshape(-1, *self._observations.shape[2:])
+        return self._observations.reshape(-1, *self._observations.shape[2:])[:PROBE_SIZE]
+
+    @property
+    def probe_spec(self) -> tuple[tuple[int, ...], str]:
+        """One rollout's observations, at most PROBE_SIZE."""
+        encoder = self.rollout.encoder
+        return (min(PROBE_SIZE, self.rollout.n_steps * self.rollout.num_envs), *encoder.shape), encoder.dtype
 
     def close(self) -> None:
         """Closes the environments."""
@@ -81,6 +93,7 @@ class GraphLoop:
             assembly.learner, assembly.environment, agent.environment.num_envs, agent.seed
         )
         self.variables = self.programs.variables
+        self._encoder = assembly.encoder
         self._seed = agent.seed
         self._count = 1
 
@@ -98,8 +111,13 @@ class GraphLoop:
         return [(scalars, Episodes(*(_taken(scalars, name) for name in _EPISODES))) for scalars in rows]
 
     def probe(self) -> np.ndarray:
-        """Returns the observations of the newest states."""
-        return self.programs.observations()
+        """Returns observations after some random actions in as many environments of their own."""
+        return self.programs.probe(PROBE_SIZE)
+
+    @property
+    def probe_spec(self) -> tuple[tuple[int, ...], str]:
+        """PROBE_SIZE observations."""
+        return (PROBE_SIZE, *self._encoder.shape), self._encoder.dtype
 
     def close(self) -> None:
         """Holds nothing that needs closing."""

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlweights import checkpoints
+from rlweights import checkpoints, dashboard
 from rlweights.assembly import Assembly
 from rlweights.console import Console
 from rlweights.evaluation import Result, evaluate
+from rlweights.inspection import Inspection
+from rlweights.intervals import bootstrap_interval
 from rlweights.loops import loop_of
 from rlweights.networks import NumpyPolicy
 from rlweights.records import Records
@@ -92,6 +94,8 @@ class Trainer:
         self._signal: int | None = None
         self._evaluation_envs: dict[int, Any] = {}
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
+        self._inspection: Inspection | None = None
+        self._probe: np.ndarray | None = None
 
     def __enter__(self) -> "Trainer":
         return self
@@ -128,6 +132,10 @@ class Trainer:
                 self._restore(keep)
             first = self.env_steps
             records = stack.enter_context(Records(folder, resume_step=first if resume else None))
+            records.summary(dashboard.layout(), first)
+            for summary in dashboard.hparams(self.agent.model_dump(by_alias=True)):
+                records.summary(summary, first)
+            records.text(first, "agent", f"```toml\n{self.agent.to_toml()}\n```")
             stack.enter_context(self._signals())
             self._train(records, keep)
             if self._signal is None:
@@ -135,6 +143,7 @@ class Trainer:
                 records.flush()
                 self._save(keep)
             self._save_latest()
+            records.summary(dashboard.hparams_end(success=self._signal is None), self.env_steps)
         seconds = time.monotonic() - started
         return Outcome(folder, result, self.env_steps, seconds, self._signal)
 
@@ -172,12 +181,25 @@ class Trainer:
                         self._evaluate(records, agent.evaluation.episodes)
 
     def _record(self, records: Records, rate: "_Rate", scalars, every: int, total: int) -> None:
+        """Records a row of scalars if it is time to, and at longer intervals a closer look."""
         if self.iteration % every and self.iteration != total:
             return
-        row = self.window.scalars() | scalars
-        speed = rate.value
-        records.write(self.env_steps, row | ({"time/fps": speed} if speed else {}))
-        self.console.update(self.env_steps, row, speed)
+        number, row = self.iteration // every, self.window.scalars() | scalars
+        section = self.agent.logging
+        if section.diagnostics_every and number % section.diagnostics_every == 0:
+            row |= self._inspected().measure()
+        if section.histograms_every and number % section.histograms_every == 0:
+            for path, values in self._inspected().kernels().items():
+                records.histogram(self.env_steps, path, values)
+        records.write(self.env_steps, row | ({"time/fps": rate.value} if rate.value else {}))
+        self.console.update(self.env_steps, row, rate.value)
+
+    def _inspected(self) -> Inspection:
+        if self._inspection is None:
+            probe = self._probe if self._probe is not None else self.loop.probe()
+            self._probe = probe
+            self._inspection = Inspection(self.learner.networks, self._initial, probe)
+        return self._inspection
 
     # Non-finite updates ---------------------------------------------------------------------------
 
@@ -226,7 +248,13 @@ class Trainer:
             if result.mean >= self.best:
                 self.best = result.mean
                 self._save_weights(self.folder / "best" / "weights.safetensors", result)
-        scalars = {"eval/mean_reward": result.mean, "eval/mean_ep_length": float(result.lengths.mean())}
+        interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)
+        scalars = {
+            "eval/mean_reward": result.mean,
+            "eval/mean_reward_lower": float(interval.low),
+            "eval/mean_reward_upper": float(interval.high),
+            "eval/mean_ep_length": float(result.lengths.mean()),
+        }
         records.write(self.env_steps, scalars)
         self.console.update(self.env_steps, scalars, None)
         return result
@@ -245,18 +273,21 @@ class Trainer:
             "best": self.best if np.isfinite(self.best) else None,
             "window": [list(each) for each in self.window.iterations],
         }
-        keep.save(self.env_steps, {path: v.numpy() for path, v in self._state.items()}, metadata)
+        tensors = {path: v.numpy() for path, v in self._state.items()}
+        keep.save(self.env_steps, tensors | {"probe": self._inspected().probe}, metadata)
 
     def _restore(self, keep: checkpoints.Checkpoints) -> bool:
         """Takes over the newest readable checkpoint; False if there is none yet."""
         state = self._state
         expect = {path: (tuple(v.shape), v.dtype) for path, v in state.items()}
+        expect["probe"] = self.loop.probe_spec
         found = keep.load_latest(expect, on_damaged=self.console.message)
         if found is None:
             return False
         _, tensors, metadata = found
         for path, variable in state.items():
             variable.assign(tensors[path])
+        self._probe = tensors["probe"]
         self.iteration = metadata["iteration"]
         self.attempt = metadata["attempt"]
         self.best = -float("inf") if metadata["best"] is None else metadata["best"]
@@ -270,6 +301,7 @@ class Trainer:
             self._save_weights(self.folder / "latest" / "weights.safetensors", None)
 
     def _save_weights(self, path: Path, result: Result | None) -> None:
+        path.parent.mkdir(exist_ok=True)
         tensors = {v.path: v.numpy() for v in self.assembly.networks.variables}
         metadata: dict[str, Any] = {"env_steps": self.env_steps}
         if result is not None:

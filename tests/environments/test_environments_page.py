@@ -37,11 +37,12 @@ def test_the_example_keeps_its_promise_of_40_lines():
     assert len(blocks("python")[0].splitlines()) <= 40
 
 
-def test_the_agent_file_names_a_class_of_the_page():
+def test_the_agent_file_names_a_class_of_the_page(names):
     (agent,) = (tomllib.loads(block) for block in blocks("toml"))
     defined = [node.name for node in ast.parse(blocks("python")[0]).body if isinstance(node, ast.ClassDef)]
     assert agent["environment"]["id"].partition(":")[2] in defined
     assert agent["environment"]["backend"] == "tensorflow"
+    assert names["Lander"](**agent["environment"]["kwargs"]).thrust == 8.0
 
 
 def test_every_registered_id_is_listed():

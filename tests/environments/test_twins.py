@@ -120,13 +120,14 @@ def test_transitions_equal_gymnasium(twin):
     assert_same_transitions(twin, environments.get(twin.id), original, PAIRS)
 
 
-def test_acrobot_stops_accelerating_where_gymnasium_stops():
+def test_acrobot_clips_velocities_and_wraps_angles_like_gymnasium():
     low, high = [-PI, -PI, -4 * PI, -9 * PI], [PI, PI, 4 * PI, 9 * PI]
     wild = dataclasses.replace(ACROBOT, low=low, high=high)
     environment, original = environments.get("Acrobot-v1"), gym.make("Acrobot-v1").unwrapped
     assert_same_transitions(wild, environment, original, 2_000, tolerance=2e-3)
     states, actions = random_pairs(wild, environment.action_space, 2_000)
     state = environment.step(tf.constant(states), tf.constant(actions), Draw(0, 0))[0].numpy()
+    assert abs(state[:, :2]).max() <= PI + 1e-6
     assert np.sum(abs(state[:, 2:]) == np.array(high[2:], np.float32), axis=0).min() > 20
 
 
