@@ -45,7 +45,6 @@ _BLANK_SEAL = b"0" * 85  # 20 digits of length, a dash, 64 hexadecimal digits of
 _MAX_HEADER = 100_000_000  # what safetensors itself accepts
 
 _STEP_FILE = re.compile(r"step-([0-9]{12,})\.safetensors")
-_LEFTOVER = re.compile(_STEP_FILE.pattern + r"\.[0-9a-f]{8}\.tmp")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -57,6 +56,8 @@ def save(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
     """Writes one checkpoint file, atomically and durably.
+
+    One process at a time may write a file: what is left half-written of it is taken for a killed one's.
 
     Args:
         path: The file; an existing one is replaced in one act.
@@ -70,7 +71,9 @@ def save(
     """
     path = Path(path)
     try:
-        _write(path, _encode(tensors, metadata))
+        data = _encode(tensors, metadata)
+        _remove_leftovers(path.parent, re.escape(path.name))
+        _write(path, data)
     except OSError as error:
         raise CheckpointError(f"{path}: saving failed: {_reason(error)}") from error
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
@@ -129,7 +132,13 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a file, oldest first (whether it can be read is another matter)."""
-        matches = (_STEP_FILE.fullmatch(name) for name in self._names())
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: listing failed: {_reason(error)}") from error
+        matches = (_STEP_FILE.fullmatch(name) for name in names)
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Path:
@@ -144,9 +153,7 @@ class Checkpoints:
         path = self.path(step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in self._names():
-                if _LEFTOVER.fullmatch(name):
-                    (self.folder / name).unlink()
+            _remove_leftovers(self.folder, _STEP_FILE.pattern)
         except OSError as error:
             raise CheckpointError(f"{path}: saving failed: {_reason(error)}") from error
         save(path, tensors, metadata)
@@ -155,7 +162,7 @@ class Checkpoints:
             for later in (self.path(other) for other in steps if other > step):
                 os.replace(later, later.with_name(later.name + ".set-aside"))
             for old in [other for other in steps if other <= step][: -self.keep]:
-                self.path(old).unlink()
+                self.path(old).unlink(missing_ok=True)
         except OSError as error:
             message = f"{path}: saved, but tidying the folder failed: {_reason(error)}"
             raise CheckpointError(message) from error
@@ -191,18 +198,9 @@ class Checkpoints:
                 _check_expected(self.path(step), tensors, expect)
             return step, tensors, metadata
         if problems:
-            raise CheckpointError(
-                f"{self.folder}: none of its {len(problems)} checkpoints can be read; the newest: {problems[0]}"
-            )
+            count = len(problems)
+            raise CheckpointError(f"{self.folder}: none of {count} can be read; the newest: {problems[0]}")
         return None
-
-    def _names(self) -> list[str]:
-        try:
-            return os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise CheckpointError(f"{self.folder}: listing failed: {_reason(error)}") from error
 
 
 def _encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytearray:
@@ -244,7 +242,7 @@ def _seal(data: bytes | bytearray) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file, its seal verified and blank again; memory is bounded by what the seal vouches for."""
+    """The bytes of a file, its seal verified and blank again; reads no more than the seal vouches for."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         raise ValueError("not a regular file")
@@ -292,6 +290,15 @@ def _write(path: Path, data: bytearray) -> None:
     _sync_folder(path.parent)
 
 
+def _remove_leftovers(folder: Path, target: str) -> None:
+    """Removes what killed processes left half-written of files whose names match `target`."""
+    leftover = re.compile(target + r"\.[0-9a-f]{8}\.tmp")
+    for name in os.listdir(folder):
+        if leftover.fullmatch(name):
+            with contextlib.suppress(OSError):  # in the way of nothing
+                (folder / name).unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` durable, where the system has a way to."""
     if os.name == "nt":
@@ -310,7 +317,7 @@ def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
     # Kind "V" is bfloat16, the only one of its kind that comes here.
     bad = [n for n, t in tensors.items() if t.dtype.kind in "fV" and not np.isfinite(t).all()]
     if bad:
-        raise ValueError(f"not finite: {_listed([repr(name) for name in bad])}")
+        raise ValueError(f"not finite: {_listed([f'tensor {name!r}' for name in bad])}")
 
 
 def _check_json(value: Any, where: str) -> None:
@@ -334,7 +341,7 @@ def _check_expected(
     path: Path, tensors: Mapping[str, np.ndarray], expect: Mapping[str, tuple[Any, Any]]
 ) -> None:
     found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
-    wanted = {name: (tuple(shape), np.dtype(dtype).name) for name, (shape, dtype) in expect.items()}
+    wanted = {name: (tuple(shape), _dtype_name(dtype)) for name, (shape, dtype) in expect.items()}
     differing = [
         f"{name!r} ({_described(found[name])} in the file, {_described(wanted[name])} expected)"
         for name in sorted(found.keys() & wanted.keys())
@@ -348,6 +355,11 @@ def _check_expected(
     text = "; ".join(f"{kind} {_listed(names)}" for kind, names in complaints.items() if names)
     if text:
         raise CheckpointError(f"{path}: holds other tensors than expected: {text}")
+
+
+def _dtype_name(dtype: Any) -> str:
+    # TensorFlow's dtypes carry NumPy's names but NumPy cannot interpret them.
+    return getattr(dtype, "name", None) or np.dtype(dtype).name
 
 
 def _described(kind: tuple[tuple[int, ...], str]) -> str:

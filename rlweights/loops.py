@@ -55,6 +55,8 @@ class HostLoop:
         self.programs = HostPrograms(
             assembly.learner, assembly.encoder.shape, assembly.encoder.dtype, agent.environment.num_envs
         )
+        self._encoder = assembly.encoder
+        self._rollout_size = agent.steps_per_iteration
         self._observations: np.ndarray | None = None
 
     def boundary(self, iteration: int, attempt: int) -> None:
@@ -76,8 +78,7 @@ class HostLoop:
     @property
     def probe_spec(self) -> tuple[tuple[int, ...], str]:
         """One rollout's observations, at most PROBE_SIZE."""
-        encoder = self.rollout.encoder
-        return (min(PROBE_SIZE, self.rollout.n_steps * self.rollout.num_envs), *encoder.shape), encoder.dtype
+        return (min(PROBE_SIZE, self._rollout_size), *self._encoder.shape), self._encoder.dtype
 
     def close(self) -> None:
         """Closes the environments."""

@@ -2,59 +2,90 @@
 
 import os
 import socket
+import sys
+import weakref
 from pathlib import Path
-from typing import IO, Any
 
 
 class RunLockedError(RuntimeError):
-    """Another process is training into the folder."""
+    """The run folder cannot be locked, most often because another process is training into it."""
 
 
 class RunLock:
     """Holds a run folder for the time of a `with` block.
 
     The operating system holds the lock and releases it when the process dies, however it dies: there are no
-    stale locks.
+    stale locks. The file `.lock` stays behind (removing it would race with the next owner) and means nothing.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; it must exist.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.path = Path(folder) / ".lock"
-        self._file: IO[Any] | None = None
+        self._descriptor: int | None = None
 
     def __enter__(self) -> "RunLock":
-        file = self.path.open("a+", encoding="utf-8")
+        """Takes the lock.
+
+        Raises:
+            RunLockedError: Another process, or another lock of this one, holds it, or the system cannot lock.
+        """
         try:
-            _acquire(file)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            file.close()
-            raise RunLockedError(f"{self.path.parent}: {owner} is training into this folder") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._file = file
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise RunLockedError(f"{self.path.parent}: cannot be locked: {error.strerror}") from error
+        try:
+            _acquire(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except _HELD_BY_ANOTHER as error:
+            owner = os.read(descriptor, 512).decode(errors="replace").strip() or "another process"
+            os.close(descriptor)
+            raise RunLockedError(f"{self.path.parent}: {owner} is training into this folder") from error
+        except OSError as error:
+            os.close(descriptor)
+            raise RunLockedError(f"{self.path.parent}: cannot be locked: {error.strerror}") from error
+        self._descriptor = descriptor
+        _HELD.add(self)
         return self
 
     def __exit__(self, *error) -> None:
-        assert self._file is not None
-        self._file.truncate(0)
-        self._file.close()
-        self._file = None
+        self._release()
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
-if os.name == "posix":
-    import fcntl
+_HELD: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
-    def _acquire(file: IO[Any]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-else:
+def _leave_to_parent() -> None:
+    """Closes a forked child's copies: an orphaned environment worker would go on holding the lock."""
+    for lock in _HELD:
+        lock._release()
+
+
+if sys.platform == "win32":
     import msvcrt
 
-    def _acquire(file: IO[Any]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    _HELD_BY_ANOTHER = PermissionError
+
+    def _acquire(descriptor: int) -> None:
+        # Others cannot read what is locked: take a byte far behind the owner's name.
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    _HELD_BY_ANOTHER = BlockingIOError
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+    def _acquire(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
