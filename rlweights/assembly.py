@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlweights import config as configuration
 from rlweights import interventions
+from rlweights.adapter import VectorAdapter
 from rlweights.config import ConfigError
 from rlweights.distributions import Distribution, Gaussian, for_space
 from rlweights.interventions import Feedback, Intervention
@@ -95,6 +96,8 @@ class Assembly:
         section = self.agent.environment
         if section.backend == "envpool" and not evaluation:
             return self._envpool(num_envs)
+        if self.environment is not None and not self._has_twin():
+            return VectorAdapter(self.environment, num_envs)
         mode = "sync" if evaluation or section.backend != "gymnasium" else section.vectorization_mode
         options: dict[str, Any] = {}
         if mode != "vector_entry_point":
@@ -115,6 +118,17 @@ class Assembly:
             raise ConfigError(
                 f"{self.source}: environment.id = {section.id!r}: {_line(error)}.{hint}"
             ) from None
+
+    def _has_twin(self) -> bool:
+        """Whether Gymnasium has the same environment, the same physics included."""
+        section = self.agent.environment
+        if section.id not in gym.registry:
+            return False
+        try:
+            gym.make(section.id, **section.kwargs).close()
+        except TypeError:
+            return False  # arguments that only the TensorFlow environment has
+        return True
 
     def _envpool(self, num_envs: int) -> Any:
         section = self.agent.environment
@@ -201,7 +215,11 @@ class Assembly:
         try:
             inner = classes[name](learning_rate=1e-3, name=name, **arguments)
             optimizer = InterventionOptimizer(
-                inner, self.rules, feedback={"progress": 0.0}, name="interventions"
+                inner,
+                self.rules,
+                feedback={"progress": 0.0},
+                metrics_every=self._steps_per_iteration(),
+                name="interventions",
             )
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{self.source}: optimizer: {_line(error)}") from None
@@ -210,6 +228,11 @@ class Assembly:
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{self.source}: interventions: {_line(error)}") from None
         return optimizer
+
+    def _steps_per_iteration(self) -> int:
+        """Optimizer steps of one iteration: rules are measured at the last of them."""
+        algorithm, rollout = self.agent.algorithm, self.agent.steps_per_iteration
+        return algorithm.n_epochs * (rollout // (algorithm.batch_size or rollout))
 
     # Interventions --------------------------------------------------------------------------------
 

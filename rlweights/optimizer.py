@@ -93,6 +93,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         inner: The Keras optimizer that makes the step.
         interventions: The rules, in the order in which they act.
         feedback: Further feedback (name to initial value) that a rule's schedule may read.
+        metrics_every: Steps between two measurements of the metrics of "after_step" rules.
         name: The optimizer's name.
 
     Raises:
@@ -110,6 +111,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         interventions: Sequence[Intervention] = (),
         *,
         feedback: Mapping[str, Any] | None = None,
+        metrics_every: int = 1,
         name: str | None = None,
     ):
         super().__init__(learning_rate=0.0, name=name)
@@ -123,6 +125,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self.inner = inner
         self.interventions = tuple(interventions)
         self.extra_feedback = dict(feedback or {})
+        self.metrics_every = metrics_every
         self.feedback = FeedbackBoard(self)
         self._began = False
 
@@ -361,6 +364,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             "name": self.name,
             "inner": serialize(self.inner),
             "interventions": [serialize(rule) for rule in self.interventions],
+            "metrics_every": self.metrics_every,
             "feedback": {k: np.asarray(v).tolist() for k, v in self.extra_feedback.items()},
         }
 

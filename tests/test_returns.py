@@ -114,7 +114,7 @@ def test_long_rollouts_in_one_trace():
     function = tf.function(generalized_advantages, jit_compile=True, autograph=False)
     arguments = rollout(400, 1, ends=0.01)
     for gae_lambda in (0.9, 0.95):
-        result = function(*map(tf.constant, arguments), gae_lambda=tf.constant(gae_lambda))
+        result = function(*map(tf.constant, (*arguments, np.float32(gae_lambda))))
         np.testing.assert_allclose(result, advantages_by_definition(*arguments, gae_lambda), atol=1e-4)
     assert function.experimental_get_tracing_count() == 1
 

@@ -227,7 +227,17 @@ class Intervention:
                 variable.assign(self._checked(self.update(variable, step), variable, "update"))
             for slot in self._owner.slots(variable) if self._touches_slots else ():
                 slot.assign(self.update_slot(variable, slot, step))
-        self._record(before, [ops.convert_to_tensor(v) for v in self.variables], step)
+        every = self._owner.metrics_every if self.placement == "after_step" else 1
+        if every == 1:
+            self._record(before, [ops.convert_to_tensor(v) for v in self.variables], step)
+        else:
+            # What nobody looks at need not be measured: at small batches measuring costs more than the rule.
+            ops.cond(
+                ops.equal(ops.mod(step + 1, every), 0),
+                lambda: self._record(before, [ops.convert_to_tensor(v) for v in self.variables], step),
+                lambda: None,
+            )
+        self._finish(step)
 
     def offsets(self, step) -> list[Any]:
         """Returns the difference that the rule makes to each selected weight, writing none of them."""
@@ -240,6 +250,7 @@ class Intervention:
                 new = self._checked(self.update(variable, step), variable, "update")
                 differences.append(new - value)
         self._record(before, [b + d for b, d in zip(before, differences, strict=True)], step)
+        self._finish(step)
         return differences
 
     @property
@@ -265,6 +276,8 @@ class Intervention:
         self.metrics["relative_change"].assign(change / ops.maximum(norm, 1e-12))
         for name, value in self.observe(before, after, step).items():
             self.metrics[name].assign(ops.cast(value, "float32"))
+
+    def _finish(self, step) -> None:
         self.finish(step)
         self._applications.assign_add(1)
 
