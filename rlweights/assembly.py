@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +44,10 @@ class Assembly:
         self.folder = folder or Path()
         self.loaded_files: list[Path] = []
         self.environment = self._environment()
-        spaces = self._spaces()
+        observation_space, self.action_space = self._spaces()
         try:
-            self.encoder: ObservationEncoder = observation_encoder(spaces[0])
-            self.distribution: Distribution = for_space(spaces[1])
+            self.encoder: ObservationEncoder = observation_encoder(observation_space)
+            self.distribution: Distribution = for_space(self.action_space)
         except ValueError as error:
             raise ConfigError(f"{source}: environment.id = {agent.environment.id!r}: {error}") from None
         self.networks = self._networks()
@@ -118,6 +119,19 @@ class Assembly:
             raise ConfigError(
                 f"{self.source}: environment.id = {section.id!r}: {_line(error)}.{hint}"
             ) from None
+
+    def make_rendered(self, mode: str) -> gym.Env:
+        """Makes one environment that renders: "human" in a window, "rgb_array" into frames."""
+        section = self.agent.environment
+        if mode == "rgb_array":
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames need no screen
+        try:
+            env = gym.make(section.id, render_mode=mode, **section.kwargs)
+        except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+            raise ConfigError(f"{self.source}: {section.id} does not render: {_line(error)}") from None
+        for name in section.wrappers:
+            env = self._wrapper(name)(env)
+        return env
 
     def _has_twin(self) -> bool:
         """Whether Gymnasium has the same environment, the same physics included."""

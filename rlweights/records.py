@@ -154,14 +154,10 @@ class Records:
 
     def animation(self, step: int, tag: str, frames: Sequence[np.ndarray], fps: float = 30.0) -> None:
         """Records frames [H, W, 3] uint8 as one animated image."""
-        first, *rest = [Image.fromarray(np.asarray(frame)) for frame in frames]
-        buffer = io.BytesIO()
-        first.save(
-            buffer, "GIF", save_all=True, append_images=rest, duration=max(20, round(1000 / fps)), loop=0
-        )
-        size = [str(first.width).encode(), str(first.height).encode()]
+        height, width = np.asarray(frames[0]).shape[:2]
+        size = [str(width).encode(), str(height).encode()]
         metadata = image_metadata.create_summary_metadata(display_name="", description="")
-        self._tensor(step, tag, np.array([*size, buffer.getvalue()], dtype=object), metadata)
+        self._tensor(step, tag, np.array([*size, gif(frames, fps)], dtype=object), metadata)
 
     def summary(self, summary: Summary, step: int = 0) -> None:
         """Records a ready summary: a layout, hyper-parameters."""
@@ -197,6 +193,15 @@ class Records:
 
     def _error(self, error: OSError) -> RecordsError:
         return RecordsError(f"{self.folder}: the records cannot be written: {error.strerror or error}")
+
+
+def gif(frames: Sequence[np.ndarray], fps: float = 30.0) -> bytes:
+    """Returns frames [H, W, 3] uint8 as one animated GIF that repeats for ever."""
+    first, *rest = [Image.fromarray(np.asarray(frame)) for frame in frames]
+    buffer = io.BytesIO()
+    duration = max(20, round(1000 / fps))  # browsers slow down what is faster than 50 frames a second
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+    return buffer.getvalue()
 
 
 def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:

@@ -1,7 +1,6 @@
 """One training session of the command line: from words to an exit code."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,10 @@ from typing import Any
 from rlweights import config
 from rlweights import runs as run_folders
 from rlweights.assembly import Assembly
-from rlweights.checkpoints import CheckpointError
 from rlweights.config import Agent, ConfigError
 from rlweights.console import Console
-from rlweights.records import RecordsError
-from rlweights.rollout import BrokenEnvironment
-from rlweights.runlock import RunLockedError
-from rlweights.trainer import Outcome, Trainer, TrainingStopped
-
-BAD_CONFIGURATION, STOPPED = 2, 3
+from rlweights.guarded import guarded
+from rlweights.trainer import Outcome, Trainer
 
 CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect.", "description", "guard.")
 """What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
@@ -39,7 +33,7 @@ def train(agent: str, env: str | None, overrides: Sequence[str], runs: Path, qui
             run = run_folders.create(assembly, runs, name)
             return _run(trainer, run, name, runs)
 
-    return _guarded(session)
+    return guarded(session)
 
 
 def resume(run: Path, overrides: Sequence[str], quiet: bool) -> int:
@@ -63,7 +57,7 @@ def resume(run: Path, overrides: Sequence[str], quiet: bool) -> int:
                 _replace(path, after.to_toml())
             return _run(trainer, run, run.resolve().parent.name, run.parent.parent, resume=True)
 
-    return _guarded(session)
+    return guarded(session)
 
 
 def _run(trainer: Trainer, run: Path, name: str, runs: Path, resume: bool = False) -> int:
@@ -72,21 +66,6 @@ def _run(trainer: Trainer, run: Path, name: str, runs: Path, resume: bool = Fals
     trainer.console.summary(_summary(trainer.agent, outcome, runs))
     trainer.console.close()
     return 0 if outcome.signal is None else 128 + outcome.signal
-
-
-def _guarded(session: Any) -> int:
-    """Turns every foreseen error into one line and an exit code."""
-    try:
-        return session()
-    except (ConfigError, RunLockedError) as error:
-        return _failed(error, BAD_CONFIGURATION)
-    except (TrainingStopped, BrokenEnvironment, CheckpointError, RecordsError) as error:
-        return _failed(error, STOPPED)
-
-
-def _failed(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _console(agent: Agent, quiet: bool) -> Console:

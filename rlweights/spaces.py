@@ -128,3 +128,12 @@ def action_decoder(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:
         low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
         return lambda a: np.clip(a.reshape(-1, *shape), low, high).astype(dtype, copy=False)
     raise ValueError(f"unsupported action space: {space}")
+
+
+def one_batch(observation: Any) -> Any:
+    """Adds the batch dimension to one observation of any space."""
+    if isinstance(observation, dict):
+        return {key: one_batch(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(one_batch(value) for value in observation)
+    return np.asarray(observation)[None]

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from rlweights.spaces import action_decoder, observation_encoder
+from rlweights.spaces import action_decoder, observation_encoder, one_batch
 
 
 class BrokenEnvironment(RuntimeError):
@@ -99,7 +99,7 @@ class Stepper:
         final = info.get("final_obs")
         if final is None or final[n] is None:
             raise BrokenEnvironment(f"{self.name}: autoreset in the same step, but no info['final_obs'][{n}]")
-        return self._encoded(_batched(final[n]), 1)[0]
+        return self._encoded(one_batch(final[n]), 1)[0]
 
     def _encoded(self, observations: Any, size: int | None = None) -> np.ndarray:
         encoder = self.encoder
@@ -136,13 +136,7 @@ def _name(envs: gym.vector.VectorEnv) -> str:
     return type(single[0].unwrapped if single else vector).__name__
 
 
-def _batched(observation: Any) -> Any:
-    """Adds the batch dimension to one observation."""
-    if isinstance(observation, dict):
-        return {key: _batched(value) for key, value in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_batched(value) for value in observation)
-    return np.asarray(observation)[None]
+
 
 
 def _described(error: Exception) -> str:

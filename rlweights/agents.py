@@ -1,0 +1,31 @@
+"""Lists the agents that come with rlweights: `rlweights agents`."""
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def agents() -> None:
+    """List the shipped agents."""
+    from rlweights.startup import settle
+
+    settle()
+    from rlweights import config
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("agent", "environment", "algorithm", "rules", "expected"):
+        table.add_column(column, no_wrap=True)
+    for name, path in config.shipped().items():
+        agent = config.load(path)
+        table.add_row(
+            name,
+            agent.environment.id + (" (xla)" if agent.environment.backend == "tensorflow" else ""),
+            agent.algorithm.name,
+            ", ".join(rule.rule for rule in agent.interventions) or "none",
+            f"{agent.expect.mean_reward:g}" if agent.expect else "-",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(agents)

@@ -1,0 +1,36 @@
+"""The `rlweights` command: everything under one name."""
+
+import sys
+
+import typer
+
+from rlweights import BackendError, check_backend
+from rlweights.agents import agents
+from rlweights.compare import compare
+from rlweights.evaluate import evaluate
+from rlweights.export import export
+from rlweights.play import play
+from rlweights.train import train
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Policy-gradient agents for Gymnasium on Keras 3, with weight interventions inside the compiled step.",
+)
+for command in (train, evaluate, play, export, compare, agents):
+    app.command()(command)
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        check_backend()
+        app()
+    except BackendError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Evaluates a run: `python -m rlweights.evaluate runs/cartpole/0-20260101-120000`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlweights.startup import settle
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(name="evaluate")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="Number of episodes.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the environments.")] = 10_000,
+    which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
+    stochastic: Annotated[bool, typer.Option("--stochastic", help="Sample actions.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Evaluate a run: whole episodes, mean return and its bootstrap interval."""
+    settle()
+    import numpy as np
+
+    from rlweights.guarded import guarded
+    from rlweights.intervals import bootstrap_interval
+    from rlweights.trained import TrainedAgent
+
+    def session() -> int:
+        agent = TrainedAgent(run, which)
+        result = agent.evaluate(episodes, seed, not stochastic)
+        interval = bootstrap_interval(result.returns, np.mean)
+        facts = {
+            "run": str(run),
+            "weights": str(agent.weights),
+            "episodes": episodes,
+            "mean_reward": result.mean,
+            "std_reward": result.std,
+            "interval_95": [float(interval.low), float(interval.high)],
+            "mean_ep_length": float(result.lengths.mean()),
+        }
+        if as_json:
+            typer.echo(json.dumps(facts | {"returns": result.returns.tolist()}))
+            return 0
+        low, high = facts["interval_95"]
+        typer.echo(f"mean return   {result.mean:.2f} +- {result.std:.2f} over {episodes} episodes")
+        typer.echo(f"95 % interval {low:.2f} to {high:.2f} (bootstrap of the mean)")
+        typer.echo(f"mean length   {facts['mean_ep_length']:.1f}")
+        typer.echo(f"weights       {agent.weights}")
+        return 0
+
+    raise typer.Exit(guarded(session))
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

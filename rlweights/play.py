@@ -1,0 +1,56 @@
+"""Plays a run: `python -m rlweights.play RUN`, in a window or into a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlweights.startup import settle
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(name="play")
+def play(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="Number of episodes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first episode.")] = 10_000,
+    which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="Write a .gif instead of opening a window.")
+    ] = None,
+) -> None:
+    """Play a run in its rendered environment."""
+    settle()
+    from rlweights.config import ConfigError
+    from rlweights.guarded import guarded
+    from rlweights.records import gif
+    from rlweights.trained import TrainedAgent
+
+    def session() -> int:
+        if record is not None and record.suffix != ".gif":
+            raise ConfigError(f"--record {record}: takes a file that ends in .gif")
+        agent = TrainedAgent(run, which)
+        if record is None:
+            returns = agent.show(episodes, seed)
+        else:
+            frames, returns, fps = agent.frames(episodes, seed)
+            try:
+                record.write_bytes(gif(frames, fps))
+            except OSError as error:
+                raise ConfigError(f"--record {record}: cannot be written: {error.strerror}") from None
+            typer.echo(f"wrote {record}: {len(frames)} frames")
+        for number, value in enumerate(returns):
+            typer.echo(f"episode {number}: return {value:.2f}")
+        return 0
+
+    raise typer.Exit(guarded(session))
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

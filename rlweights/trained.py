@@ -1,0 +1,117 @@
+"""A trained agent: a run folder turned back into something that acts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlweights import checkpoints, config
+from rlweights.assembly import Assembly
+from rlweights.config import ConfigError
+from rlweights.evaluation import Result, evaluate
+from rlweights.spaces import action_decoder, one_batch
+from rlweights.trainer import acting
+
+WHICH = ("best", "latest")
+
+
+class TrainedAgent:
+    """The policy of a run, with the weights of its best evaluation or its latest ones.
+
+    Args:
+        run: The run folder.
+        which: "best" or "latest"; best falls back to latest if no evaluation was made.
+
+    Raises:
+        ConfigError: If the folder is no run, or holds no weights yet.
+        CheckpointError: If the weights are damaged.
+    """
+
+    def __init__(self, run: str | Path, which: str = "best"):
+        self.folder = Path(run)
+        if which not in WHICH:
+            raise ConfigError(f"which = {which!r}: takes {' or '.join(map(repr, WHICH))}")
+        path = self.folder / "agent.toml"
+        if not path.is_file():
+            raise ConfigError(f"{run}: no run folder, it holds no agent.toml")
+        candidates = [self.folder / name / "weights.safetensors" for name in (which, "latest")]
+        found = next((each for each in candidates if each.is_file()), None)
+        if found is None:
+            raise ConfigError(f"{run}: holds no weights yet; they are saved by the first evaluation")
+        self.weights = found
+        self.assembly = Assembly(config.load(path), str(path), self.folder)
+        variables = {v.path: v for v in self.assembly.networks.variables}
+        expect = {name: (tuple(v.shape), v.dtype) for name, v in variables.items()}
+        tensors, self.metadata = checkpoints.load(found, expect)
+        for name, variable in variables.items():
+            variable.assign(tensors[name])
+        self._act = acting(self.assembly)
+
+    def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> np.ndarray:
+        """Returns actions for a batch of observations, as the environment takes them.
+
+        Args:
+            observations: A batch in the form that Gymnasium's vector environments give.
+            deterministic: Whether to take the most likely action rather than to sample.
+            seed: Seed of sampled actions.
+        """
+        encoded = self.assembly.encoder.encode(observations)
+        distribution, parameters = self.assembly.distribution, self._act(encoded)
+        if deterministic:
+            action = distribution.mode_numpy(parameters)
+        else:
+            rng = np.random.default_rng(seed)
+            action = distribution.sample_numpy(parameters, distribution.noise(rng, (len(encoded),)))
+        return action_decoder(self.assembly.action_space)(action)
+
+    def evaluate(self, episodes: int = 100, seed: int = 10_000, deterministic: bool = True) -> Result:
+        """Runs whole episodes in the real environment."""
+        envs = self.assembly.make_envs(min(episodes, 20), evaluation=True)
+        try:
+            return evaluate(self._act, envs, self.assembly.distribution, episodes, seed, deterministic)
+        finally:
+            envs.close()
+
+    def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[np.ndarray], list[float], float]:
+        """Plays episodes in the rendered environment.
+
+        Returns:
+            The frames [H, W, 3] uint8, the return of each episode, and the frames per second.
+
+        Raises:
+            ConfigError: If the environment does not render.
+        """
+        env = self.assembly.make_rendered("rgb_array")
+        frames: list[np.ndarray] = []
+        returns = self._play(env, episodes, seed, lambda: frames.append(np.asarray(env.render(), np.uint8)))
+        return frames, returns, float(env.metadata.get("render_fps", 30))
+
+    def show(self, episodes: int = 1, seed: int = 10_000) -> list[float]:
+        """Plays episodes in a window; returns the return of each.
+
+        Raises:
+            ConfigError: If the environment does not render.
+        """
+        return self._play(self.assembly.make_rendered("human"), episodes, seed, lambda: None)
+
+    def _play(self, env: Any, episodes: int, seed: int, look: Callable[[], Any]) -> list[float]:
+        returns: list[float] = []
+        try:
+            for episode in range(episodes):
+                observation, _ = env.reset(seed=seed + episode)
+                total, ended = 0.0, False
+                while not ended:
+                    look()
+                    observation, reward, terminated, truncated, _ = env.step(self.act(observation))
+                    total += float(reward)
+                    ended = terminated or truncated
+                returns.append(total)
+        finally:
+            env.close()
+        return returns
+
+    def act(self, observation: Any) -> Any:
+        """Returns the most likely action for one observation."""
+        return self.predict(one_batch(observation))[0]
+
