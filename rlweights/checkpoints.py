@@ -212,7 +212,7 @@ def _encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> b
             raise ValueError(f"{name!r} cannot name a tensor")
         if array.dtype.name not in _DTYPE_NAMES:
             raise ValueError(f"tensor {name!r} has the unsupported dtype {array.dtype}")
-        arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
+        arrays[name] = array
     _check_finite(arrays)
     _check_json(dict(metadata), "metadata")
     text = json.dumps(dict(metadata), separators=(",", ":"))

@@ -99,7 +99,7 @@ class Logging(Section):
         10, description="Rows between two measurements of weights and plasticity; 0: never."
     )
     histograms_every: Annotated[int, Field(ge=0)] = Field(
-        50, description="Rows between two histograms of the weights; 0: never."
+        20, description="Rows between two histograms of the weights; 0: never."
     )
 
 

@@ -285,13 +285,13 @@ class NumpyPolicy:
         """Takes a new snapshot of the weights, live ones if an iteration is under way."""
 
         def values(layer):
-            return [ops.convert_to_numpy(w).copy() for w in layer.weights]
+            return [w.value.numpy().copy() for w in layer.weights]
 
         policy, trunk = self._policy, self._policy.trunk
         self._hidden = [values(layer) for layer in trunk.hidden]
         self._norms = [norm and (*values(norm), norm.epsilon) for norm in trunk.norms]
         self._head = values(policy.head)
-        self._log_std = None if policy.log_std is None else ops.convert_to_numpy(policy.log_std).copy()
+        self._log_std = None if policy.log_std is None else policy.log_std.value.numpy().copy()
         self._scale = trunk.normalization and trunk.normalization.numpy_scale()
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:

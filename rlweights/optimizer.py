@@ -308,14 +308,14 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
     @contextlib.contextmanager
     def _exchanged(self, values: Mapping[int, Any], unconditional: bool = False) -> Iterator[None]:
-        active = bool(ops.convert_to_numpy(self._active))
+        active = bool(self._active.value.numpy())
         clean_ids = {id(v) for v in self._clean}
         kept = []
         for variable in self._trainable_variables:
             value = values.get(id(variable))
             if value is None or (id(value) in clean_ids and not active):
                 continue
-            kept.append((variable, ops.convert_to_numpy(variable).copy()))
+            kept.append((variable, variable.value.numpy().copy()))
             variable.assign(value)
         try:
             yield
@@ -353,7 +353,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         """Ends an iteration that is still under way, so that a finished `fit` leaves clean weights."""
-        if self.built and bool(ops.convert_to_numpy(self._active)):
+        if self.built and bool(self._active.value.numpy()):
             self.end_iteration()
         self.inner.finalize_variable_values(var_list)
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -82,6 +83,7 @@ def test_any_state_comes_back_bit_for_bit(tensors, metadata):
         save(path, tensors, metadata)
         loaded, loaded_metadata = load(path, {n: (a.shape, a.dtype) for n, a in tensors.items()})
         assert same(loaded, tensors)
+        assert list(loaded) == sorted(tensors)
         assert repr(loaded_metadata) == repr(metadata)  # -0.0 too, and the order of the keys
         assert all(array.flags.writeable for array in loaded.values())
         again = Path(folder) / "b.safetensors"
@@ -146,7 +148,7 @@ def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path, tensors,
 def test_other_tensors_than_expected_are_listed(tmp_path):
     save(tmp_path / "a", TENSORS, METADATA)
     kernel, count = ((2, 3), "float32"), ((), np.dtype("int64"))
-    load(tmp_path / "a", {"kernel": kernel, "count": count, "on": ((1,), bool)})
+    load(tmp_path / "a", {"kernel": kernel, "count": count, "on": ((1,), SimpleNamespace(name="bool"))})
     with pytest.raises(CheckpointError) as caught:
         load(
             tmp_path / "a",
@@ -239,6 +241,7 @@ def test_a_forged_seal_brings_no_other_exception(intact, edits):
     [
         (b'"F32"', b'"C64"'),
         (b'"F32"', b'"F64"'),
+        (b'"I64"', b'"C64"'),
         (b"[2,3]", b"[2,-3]"),
         (b"[2,3]", b"[4294967296,4294967296]"),
         (b"[2,3]", b"[" * 50_000),
@@ -450,6 +453,13 @@ def test_the_newest_are_kept(tmp_path):
     assert (found[0], found[2]) == (10**13, {"step": 10**13})
 
 
+def test_an_old_checkpoint_that_somebody_else_removed_is_no_error(tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path, keep=1)
+    monkeypatch.setattr(kept, "steps", lambda: [1, 2])
+    kept.save(2, state(2), {})
+    assert names(tmp_path) == [kept.path(2).name]
+
+
 @pytest.mark.parametrize("bad", [lambda f: Checkpoints(f, keep=0), lambda f: Checkpoints(f).path(-1)])
 def test_impossible_numbers_are_refused(tmp_path, bad):
     with pytest.raises(ValueError, match="must"):
@@ -520,10 +530,12 @@ def test_only_a_save_removes_leftovers_and_only_ours(tmp_path):
 
 
 def test_a_single_file_has_its_leftovers_removed_too(tmp_path):
-    for name in ("weights.00000000.tmp", "weightsX00000000.tmp", "other.00000000.tmp"):
+    others = ["a_bin.00000000.tmp", "b.bin.00000000.tmp", "a.bin.old.tmp"]
+    for name in ["a.bin.00000000.tmp", *others]:
         (tmp_path / name).touch()
-    save(tmp_path / "weights", TENSORS, {})
-    assert names(tmp_path) == ["other.00000000.tmp", "weights", "weightsX00000000.tmp"]
+    (tmp_path / "a.bin.11111111.tmp").mkdir()  # cannot be removed like a file: no reason not to save
+    save(tmp_path / "a.bin", TENSORS, {})
+    assert names(tmp_path) == sorted(["a.bin", "a.bin.11111111.tmp", *others])
 
 
 # Kills --------------------------------------------------------------------------------------------

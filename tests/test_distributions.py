@@ -130,6 +130,12 @@ def test_noise_at_the_ends_of_its_range_is_harmless():
             np.testing.assert_array_equal(compiled(logits, noise), expected)
 
 
+def test_what_has_no_probability_is_never_sampled():
+    logits, noise = f32([[-200.0]]), f32([[0.0]])
+    np.testing.assert_array_equal(Bernoulli(1).sample(logits, noise), [[0]])
+    np.testing.assert_array_equal(Bernoulli(1).sample_numpy(logits, noise), [[0]])
+
+
 def test_a_logit_far_above_the_others_always_wins():
     logits = np.tile(f32([0.0, 60.0]), (1000, 1))
     for distribution in (Categorical(2), Bernoulli(2)):

@@ -114,7 +114,7 @@ def test_long_rollouts_in_one_trace():
     function = tf.function(generalized_advantages, jit_compile=True, autograph=False)
     arguments = rollout(400, 1, ends=0.01)
     for gae_lambda in (0.9, 0.95):
-        result = function(*map(tf.constant, (*arguments, np.float32(gae_lambda))))
+        result = function(*map(tf.constant, arguments), tf.constant(gae_lambda))
         np.testing.assert_allclose(result, advantages_by_definition(*arguments, gae_lambda), atol=1e-4)
     assert function.experimental_get_tracing_count() == 1
 
@@ -124,7 +124,7 @@ def test_shapes_that_would_broadcast_are_refused(wrong):
     arguments = list(rollout(4, 3))
     arguments[wrong] = arguments[wrong][:, :1]
     with pytest.raises(ValueError, match=r"shapes must be equal.*\(4, 1\)"):
-        generalized_advantages(*arguments, 0.95)
+        generalized_advantages(*arguments, gae_lambda=0.95)
 
 
 def test_a_bootstrap_of_another_shape_is_refused():

@@ -16,13 +16,21 @@ import os, sys, time
 from rlweights.runlock import RunLock, RunLockedError
 
 folder, fork = sys.argv[1], len(sys.argv) > 2
+other = os.path.join(folder, "other")
+os.makedirs(other, exist_ok=True)
 try:
-    with RunLock(folder) as lock:
-        child = os.fork() if fork else None
-        if child == 0:  # a worker that outlives its parent, and leaves the block on its own
-            with lock:
-                pass
-            time.sleep(60)
+    with RunLock(folder), RunLock(other) as second:
+        child, (ours, theirs) = None, os.pipe()
+        if fork:
+            child = os.fork()
+            if child == 0:  # a worker that outlives its parent
+                numbers = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+                second.__exit__()
+                [os.fstat(number) for number in numbers]  # no lock closed what is not its own
+                os.write(theirs, b"!")
+                time.sleep(60)
+            os.close(theirs)
+            assert os.read(ours, 1), "the worker failed"
         print("held", child, flush=True)
         sys.stdin.read()
 except RunLockedError as error:
@@ -94,8 +102,10 @@ def test_a_forked_worker_that_outlives_its_parent_holds_nothing(tmp_path):
 
 def test_two_locks_of_one_process_exclude_each_other(tmp_path):
     with RunLock(tmp_path):
+        descriptors = len(os.listdir("/dev/fd"))
         with pytest.raises(RunLockedError, match=f"process {os.getpid()} on"):
             RunLock(tmp_path).__enter__()
+        assert len(os.listdir("/dev/fd")) == descriptors
         (tmp_path / "other").mkdir()
         with RunLock(tmp_path / "other"):
             pass
