@@ -1,4 +1,6 @@
-"""Measures what every shipped agent reaches: python benchmarks/learning.py [AGENT ...]
+"""Measures what every shipped agent reaches.
+
+    python benchmarks/learning.py [AGENT ...]
 
 Trains each agent once per seed of its `expect` table, on its whole budget, and evaluates the final weights
 in 100 greedy episodes of the real environment (evaluation seed 10,000). Prints a Markdown table with every

@@ -23,9 +23,9 @@ class VectorAdapter(gym.vector.VectorEnv):
         num_envs: Number of copies N.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, environment: Environment, num_envs: int):
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.environment = environment
         self.num_envs = num_envs
         self.single_observation_space = environment.observation_space

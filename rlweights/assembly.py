@@ -199,7 +199,8 @@ class Assembly:
                 near = difflib.get_close_matches(section.activation, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(
-                    f"{self.source}: network.activation = {section.activation!r} is no Keras activation.{hint}"
+                    f"{self.source}: network.activation = {section.activation!r}: no such activation in "
+                    f"Keras.{hint}"
                 ) from None
             raise ConfigError(f"{self.source}: network: {_line(error)}") from None
 
@@ -224,7 +225,9 @@ class Assembly:
             )
         for key in arguments:
             if key == "learning_rate":
-                raise ConfigError(f"{self.source}: optimizer.learning_rate belongs to algorithm.learning_rate")
+                raise ConfigError(
+                    f"{self.source}: optimizer.learning_rate belongs to algorithm.learning_rate"
+                )
             self._check_argument(classes[name], key, f"optimizer.{key}")
         try:
             inner = classes[name](learning_rate=1e-3, name=name, **arguments)
@@ -308,7 +311,9 @@ class Assembly:
         if "schedule" in keys:
             schedule = getattr(keras.optimizers.schedules, str(value["schedule"]), None)
             if schedule is None:
-                raise ConfigError(f"{self.source}: {where}.schedule = {value['schedule']!r} is none of Keras'")
+                raise ConfigError(
+                    f"{self.source}: {where}.schedule = {value['schedule']!r} is none of Keras'"
+                )
             try:
                 return schedule(**{k: v for k, v in value.items() if k != "schedule"})
             except (TypeError, ValueError) as error:

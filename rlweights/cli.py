@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Policy-gradient agents for Gymnasium on Keras 3, with weight interventions inside the compiled step.",
+    help="Policy-gradient agents for Gymnasium, with weight interventions inside the compiled step.",
 )
 for command in (train, evaluate, play, export, compare, agents):
     app.command()(command)

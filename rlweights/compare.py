@@ -29,7 +29,9 @@ def compare(
                 raise ConfigError(f"{run}: no run folder")
             series = read_scalars(run)
             if tag not in series:
-                raise ConfigError(f"{run}: holds no {tag!r}; it holds {', '.join(sorted(series)) or 'nothing'}")
+                raise ConfigError(
+                    f"{run}: holds no {tag!r}; it holds {', '.join(sorted(series)) or 'nothing'}"
+                )
             steps, values = (np.array(column, float) for column in zip(*series[tag], strict=True))
             groups.setdefault(run.resolve().parent.name, []).append((steps, values))
         ends = min(steps[-1] for curves in groups.values() for steps, _ in curves)

@@ -253,4 +253,3 @@ def _state(value, name: str):
     """A variable that is neither trained nor part of a network."""
     value = tf.convert_to_tensor(value)
     return keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name.replace("/", "_"))
-

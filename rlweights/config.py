@@ -33,24 +33,32 @@ class Environment(Section):
 
     id: str = Field(description="Gymnasium id, or file.py:Class for a TensorFlow environment of one's own.")
     backend: Literal["gymnasium", "envpool", "tensorflow"] = "gymnasium"
-    num_envs: Count = Field(8, description="Environments that are stepped side by side.")
+    num_envs: Count = Field(default=8, description="Environments that are stepped side by side.")
     vectorization_mode: Literal["sync", "async", "vector_entry_point"] = "sync"
-    kwargs: dict[str, Any] = Field({}, description="Arguments of the environment itself.")
-    wrappers: list[str] = Field([], description="Gymnasium wrappers, by name, innermost first.")
-    normalize_observations: bool = Field(False, description="Normalise by running statistics, in the graph.")
-    normalize_rewards: bool = Field(False, description="Scale by the running deviation of the return.")
+    kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
+    wrappers: list[str] = Field(default=[], description="Gymnasium wrappers, by name, innermost first.")
+    normalize_observations: bool = Field(
+        default=False, description="Normalise by running statistics, in the graph."
+    )
+    normalize_rewards: bool = Field(
+        default=False, description="Scale by the running deviation of the return."
+    )
 
 
 class Network(Section):
     """The policy and value networks."""
 
     hidden_sizes: list[Count] = [64, 64]
-    value_hidden_sizes: list[Count] | None = Field(None, description="Those of the value network, if others.")
+    value_hidden_sizes: list[Count] | None = Field(
+        default=None, description="Those of the value network, if others."
+    )
     activation: str = "tanh"
     layer_norm: bool = False
-    shared: bool = Field(False, description="Whether both networks share one trunk.")
-    log_std_init: FiniteFloat = Field(0.0, description="Initial log standard deviation of continuous actions.")
-    policy_gain: FiniteFloat = Field(0.01, description="Gain of the policy's last layer.")
+    shared: bool = Field(default=False, description="Whether both networks share one trunk.")
+    log_std_init: FiniteFloat = Field(
+        default=0.0, description="Initial log standard deviation of continuous actions."
+    )
+    policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
 
 
 class Optimizer(BaseModel):
@@ -58,7 +66,9 @@ class Optimizer(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: str | None = Field(None, description="Lower-case name of a Keras optimizer; unset: the algorithm's.")
+    name: str | None = Field(
+        default=None, description="Lower-case name of a Keras optimizer; unset: the algorithm's."
+    )
 
 
 class Rule(BaseModel):
@@ -72,34 +82,40 @@ class Rule(BaseModel):
 class Budget(Section):
     """How long to train."""
 
-    total_timesteps: Count = Field(100_000, description="Environment steps, over all environments.")
+    total_timesteps: Count = Field(default=100_000, description="Environment steps, over all environments.")
 
 
 class Evaluation(Section):
     """How the agent is judged: greedy episodes on clean weights in the real environment."""
 
-    every: Annotated[int, Field(ge=0)] = Field(20_000, description="Steps between two; 0: only at the end.")
-    episodes: Count = Field(10, description="Episodes of each evaluation while training.")
-    final_episodes: Count = Field(100, description="Episodes of the last evaluation.")
-    deterministic: bool = Field(True, description="Whether to take the most likely action.")
+    every: Annotated[int, Field(ge=0)] = Field(
+        default=20_000, description="Steps between two; 0: only at the end."
+    )
+    episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
+    final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
+    deterministic: bool = Field(default=True, description="Whether to take the most likely action.")
 
 
 class Checkpoint(Section):
     """When the whole state is saved."""
 
-    every: Annotated[int, Field(ge=0)] = Field(20_000, description="Steps between two; 0: only at the end.")
-    keep: Count = Field(3, description="Number of newest checkpoints to keep.")
+    every: Annotated[int, Field(ge=0)] = Field(
+        default=20_000, description="Steps between two; 0: only at the end."
+    )
+    keep: Count = Field(default=3, description="Number of newest checkpoints to keep.")
 
 
 class Logging(Section):
     """What is recorded, and how often."""
 
-    every: Count = Field(2_048, description="Steps between two rows of scalars; at least one iteration.")
+    every: Count = Field(
+        default=2_048, description="Steps between two rows of scalars; at least one iteration."
+    )
     diagnostics_every: Annotated[int, Field(ge=0)] = Field(
-        10, description="Rows between two measurements of weights and plasticity; 0: never."
+        default=10, description="Rows between two measurements of weights and plasticity; 0: never."
     )
     histograms_every: Annotated[int, Field(ge=0)] = Field(
-        20, description="Rows between two histograms of the weights; 0: never."
+        default=20, description="Rows between two histograms of the weights; 0: never."
     )
 
 
@@ -107,16 +123,16 @@ class Guard(Section):
     """What happens to updates that are not finite."""
 
     on_nonfinite: Literal["skip", "stop", "rollback"] = Field(
-        "skip", description="Skip the step; stop at the first; or go back to the last checkpoint."
+        default="skip", description="Skip the step; stop at the first; or go back to the last checkpoint."
     )
-    patience: Count = Field(20, description="Skipped steps in a row after which the run stops.")
+    patience: Count = Field(default=20, description="Skipped steps in a row after which the run stops.")
 
 
 class Expect(Section):
     """The agent's claim."""
 
     mean_reward: FiniteFloat = Field(description="Mean return of the final evaluation.")
-    seeds: list[int] = Field([0, 1, 2, 3, 4], description="Seeds for which it was measured.")
+    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], description="Seeds for which it was measured.")
 
 
 class Agent(Section):
@@ -208,14 +224,14 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
 
 def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Agent:
     """Validates the contents of an agent file (arguments and errors as `load`)."""
-    data = _copied(data)
+    copied: dict[str, Any] = _copied(data)
     for override in overrides:
-        _override(data, override)
-    algorithm = data.get("algorithm")
+        _override(copied, override)
+    algorithm = copied.get("algorithm")
     if isinstance(algorithm, dict):
         algorithm.setdefault("name", "ppo")
     try:
-        agent = Agent.model_validate(data)
+        agent = Agent.model_validate(copied)
     except ValidationError as error:
         raise ConfigError(_explained(error, source)) from None
     _check_batches(agent, source)
@@ -289,7 +305,7 @@ def _explained(error: ValidationError, source: str) -> str:
         return f"{source}: algorithm.name = {name!r}.{_nearest(str(name), _NAMES)} Valid: {', '.join(_NAMES)}"
     hint = ""
     if first["type"] == "literal_error":
-        options = [o.strip(" '") for o in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        options = [o.strip(" '") for o in first.get("ctx", {})["expected"].replace(" or ", ",").split(",")]
         hint = _nearest(str(came), options)
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{source}: {key} = {_shortened(came)}: {message}.{hint}"

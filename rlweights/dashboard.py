@@ -42,7 +42,9 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Charts by category: title and regular expressions of the tags."""
 
-MARGINS = {"evaluation, 95 % interval": ("eval/mean_reward", "eval/mean_reward_lower", "eval/mean_reward_upper")}
+MARGINS = {
+    "evaluation, 95 % interval": ("eval/mean_reward", "eval/mean_reward_lower", "eval/mean_reward_upper")
+}
 """Charts with a band: title and the tags of value, lower and upper limit."""
 
 
@@ -51,7 +53,9 @@ def layout() -> Summary:
     categories = []
     for title, charts in CATEGORIES.items():
         shown = [
-            layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=[f"^{p}$" for p in tags]))
+            layout_pb2.Chart(
+                title=name, multiline=layout_pb2.MultilineChartContent(tag=[f"^{p}$" for p in tags])
+            )
             for name, tags in charts.items()
         ]
         if title == "Learning":
@@ -65,9 +69,7 @@ def layout() -> Summary:
                 for name, (value, low, high) in MARGINS.items()
             ]
         categories.append(layout_pb2.Category(title=title, chart=shown))
-    return Summary.FromString(
-        custom_scalar.pb(layout_pb2.Layout(category=categories)).SerializeToString()
-    )
+    return Summary.FromString(custom_scalar.pb(layout_pb2.Layout(category=categories)).SerializeToString())
 
 
 def charts_of(tag: str) -> list[str]:

@@ -261,8 +261,9 @@ class Gaussian(Distribution):
 
     def sample_numpy(self, parameters, noise):
         """Returns what `sample` does, for NumPy arrays."""
-        mean, log_std = np.split(parameters, 2, axis=-1)
-        return mean + np.exp(np.clip(log_std, -LOG_STD_LIMIT, LOG_STD_LIMIT)) * noise
+        # Slices and bounds take a third of the time of np.split and np.clip.
+        log_std = np.maximum(np.minimum(parameters[..., self.noise_size :], LOG_STD_LIMIT), -LOG_STD_LIMIT)
+        return self.mode_numpy(parameters) + np.exp(log_std) * noise
 
     def mode(self, parameters):
         """Returns the means."""

@@ -15,9 +15,7 @@ import tensorflow as tf
 
 def _key(seed, stream: str, counter):
     """The int32[2] Philox key of one draw."""
-    mixed = tf.bitwise.bitwise_xor(
-        tf.cast(seed, tf.int32), zlib.crc32(stream.encode()) & 0x7FFFFFFF
-    )
+    mixed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     return tf.stack([mixed, tf.cast(counter, tf.int32)])
 
 
@@ -62,9 +60,7 @@ def normal(shape, seed, stream: str, counter):
         size *= int(dimension)
     half = (size + 1) // 2
     draws = _unit([2, half], seed, stream, counter)
-    radius = tf.sqrt(
-        -2.0 * tf.math.log1p(-draws[0])
-    )  # 1 - u lies in (0, 1]: the logarithm is finite
+    radius = tf.sqrt(-2.0 * tf.math.log1p(-draws[0]))  # 1 - u lies in (0, 1]: the logarithm is finite
     angle = 6.283185307179586 * draws[1]
     pairs = tf.stack([radius * tf.cos(angle), radius * tf.sin(angle)])
     return tf.reshape(tf.reshape(pairs, [-1])[:size], shape)

@@ -12,7 +12,6 @@ from keras import ops
 from rlweights.interventions.base import Intervention
 from rlweights.interventions.strength import Feedback
 
-
 _as_written = tf.autograph.experimental.do_not_convert
 """Rules are plain Python in every mode: AutoGraph would read them differently in a graph than in eager."""
 
@@ -176,9 +175,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         """The inner optimizer's per-weight state of `variable` (moments, ...)."""
         index = self.inner._get_variable_index(variable)
         size = len(self.inner._trainable_variables)
-        lists = [
-            v for v in vars(self.inner).values() if isinstance(v, list | tuple) and len(v) == size
-        ]
+        lists = [v for v in vars(self.inner).values() if isinstance(v, list | tuple) and len(v) == size]
         own = {id(v) for v in self.inner.variables}
         return [each[index] for each in lists if id(each[index]) in own]
 
@@ -239,9 +236,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         for i, variable in enumerate(self._undone):
             offsets = [offsets[i] for offsets in self._offsets.values()]
             if offsets:
-                variable.assign(
-                    self._clean[i] + sum(offsets[1:], ops.convert_to_tensor(offsets[0]))
-                )
+                variable.assign(self._clean[i] + sum(offsets[1:], ops.convert_to_tensor(offsets[0])))
 
     # Iterations -----------------------------------------------------------------------------------
 
@@ -388,9 +383,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 def _refuse(inner) -> None:
     """Refuses what would make an inner optimizer act on weights that the rules have not seen."""
     if isinstance(inner, InterventionOptimizer):
-        raise ValueError(
-            "InterventionOptimizer cannot wrap another one; put all rules into one list."
-        )
+        raise ValueError("InterventionOptimizer cannot wrap another one; put all rules into one list.")
     if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             "Wrap the other way round, LossScaleOptimizer(InterventionOptimizer(inner, rules)): a step that "

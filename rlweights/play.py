@@ -17,7 +17,8 @@ def play(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first episode.")] = 10_000,
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
     record: Annotated[
-        Path | None, typer.Option("--record", metavar="FILE", help="Write a .gif instead of opening a window.")
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Write a .gif instead of opening a window."),
     ] = None,
 ) -> None:
     """Play a run in its rendered environment."""

@@ -17,9 +17,7 @@ from typing import Any
 
 import keras
 
-Variable = (
-    Any  # keras.Variable; an alias, because Keras exports the class from its backend at run time
-)
+Variable = Any  # keras.Variable; an alias, because Keras exports the class from its backend at run time
 
 
 class Selector:
@@ -137,9 +135,7 @@ class _Layers(Selector):
         return [inside(v) for v in variables]
 
     def __repr__(self):
-        names = (
-            each if isinstance(each, str) else (each.path or each.name) for each in self.layers
-        )
+        names = (each if isinstance(each, str) else (each.path or each.name) for each in self.layers)
         return f"layers({', '.join(map(repr, names))})"
 
 

@@ -136,9 +136,6 @@ def _name(envs: gym.vector.VectorEnv) -> str:
     return type(single[0].unwrapped if single else vector).__name__
 
 
-
-
-
 def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 

@@ -114,4 +114,3 @@ class TrainedAgent:
     def act(self, observation: Any) -> Any:
         """Returns the most likely action for one observation."""
         return self.predict(one_batch(observation))[0]
-

@@ -175,10 +175,10 @@ class Trainer:
                 else:
                     rolled_back = True
                     break
-            if not rolled_back and evaluations and self.iteration % evaluations == 0:
-                if self.iteration < total:
-                    with rate.paused():
-                        self._evaluate(records, agent.evaluation.episodes)
+            due = evaluations and self.iteration % evaluations == 0 and self.iteration < total
+            if due and not rolled_back:
+                with rate.paused():
+                    self._evaluate(records, agent.evaluation.episodes)
 
     def _record(self, records: Records, rate: "_Rate", scalars, every: int, total: int) -> None:
         """Records a row of scalars if it is time to, and at longer intervals a closer look."""
@@ -221,7 +221,7 @@ class Trainer:
             self.attempt = attempts + 1
             self.loop.boundary(self.iteration, self.attempt)
             self.console.message(
-                f"updates were not finite ({bad}): rolled back to step {self.env_steps:,}, attempt {self.attempt}"
+                f"updates were not finite ({bad}): back to step {self.env_steps:,}, attempt {self.attempt}"
             )
             return False
         raise TrainingStopped(

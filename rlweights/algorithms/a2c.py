@@ -19,10 +19,10 @@ class A2C(Algorithm):
     default_optimizer: ClassVar[dict[str, Any]] = {"name": "rmsprop", "rho": 0.99, "epsilon": 1e-5}
 
     name: Literal["a2c"] = "a2c"
-    n_steps: Count = Field(5, description="Steps of each environment in one rollout.")
-    gae_lambda: Fraction = Field(1.0, description="1 gives n-step advantages.")
-    learning_rate: Positive | Linear = Field(7e-4, description="Learning rate.")
-    normalize_advantage: bool = Field(False, description="Normalise the advantages of each rollout.")
+    n_steps: Count = Field(default=5, description="Steps of each environment in one rollout.")
+    gae_lambda: Fraction = Field(default=1.0, description="1 gives n-step advantages.")
+    learning_rate: Positive | Linear = Field(default=7e-4, description="Learning rate.")
+    normalize_advantage: bool = Field(default=False, description="Normalise the advantages of each rollout.")
 
     def policy_loss(self, log_prob, batch: Minibatch, progress) -> tuple[Any, dict[str, Any]]:
         """Returns -A log pi(a|s)."""

@@ -47,16 +47,20 @@ class Algorithm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     default_optimizer: ClassVar[dict[str, Any]] = {"name": "adam", "epsilon": 1e-5}
 
-    n_steps: Count = Field(128, description="Steps of each environment in one rollout.")
-    gamma: Fraction = Field(0.99, description="Discount factor.")
-    gae_lambda: Fraction = Field(0.95, description="Lambda of generalised advantage estimation.")
-    learning_rate: Positive | Linear = Field(3e-4, description="Learning rate.")
-    n_epochs: Count = Field(1, description="Passes over a rollout.")
-    batch_size: Count | None = Field(None, description="Size of a minibatch; the whole rollout if unset.")
-    normalize_advantage: bool = Field(True, description="Normalise the advantages of each minibatch.")
-    ent_coef: NonNegative | Linear = Field(0.0, description="Weight of the entropy bonus.")
-    vf_coef: NonNegative = Field(0.5, description="Weight of the value loss.")
-    max_grad_norm: Positive | None = Field(0.5, description="Gradients are scaled to this norm at most.")
+    n_steps: Count = Field(default=128, description="Steps of each environment in one rollout.")
+    gamma: Fraction = Field(default=0.99, description="Discount factor.")
+    gae_lambda: Fraction = Field(default=0.95, description="Lambda of generalised advantage estimation.")
+    learning_rate: Positive | Linear = Field(default=3e-4, description="Learning rate.")
+    n_epochs: Count = Field(default=1, description="Passes over a rollout.")
+    batch_size: Count | None = Field(
+        default=None, description="Size of a minibatch; the whole rollout if unset."
+    )
+    normalize_advantage: bool = Field(default=True, description="Normalise the advantages of each minibatch.")
+    ent_coef: NonNegative | Linear = Field(default=0.0, description="Weight of the entropy bonus.")
+    vf_coef: NonNegative = Field(default=0.5, description="Weight of the value loss.")
+    max_grad_norm: Positive | None = Field(
+        default=0.5, description="Gradients are scaled to this norm at most."
+    )
 
     @property
     def target_divergence(self) -> float | None:

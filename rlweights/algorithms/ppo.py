@@ -19,11 +19,17 @@ class PPO(Algorithm):
     """
 
     name: Literal["ppo"] = "ppo"
-    n_epochs: Count = Field(4, description="Passes over a rollout.")
-    batch_size: Count | None = Field(256, description="Size of a minibatch; the whole rollout if unset.")
-    clip_range: Positive | Linear = Field(0.2, description="Clipping of the probability ratio.")
-    clip_range_vf: Positive | Linear | None = Field(None, description="Clipping of the value's change.")
-    target_kl: Positive | None = Field(None, description="Skip the rest of an update beyond 1.5 times this.")
+    n_epochs: Count = Field(default=4, description="Passes over a rollout.")
+    batch_size: Count | None = Field(
+        default=256, description="Size of a minibatch; the whole rollout if unset."
+    )
+    clip_range: Positive | Linear = Field(default=0.2, description="Clipping of the probability ratio.")
+    clip_range_vf: Positive | Linear | None = Field(
+        default=None, description="Clipping of the value's change."
+    )
+    target_kl: Positive | None = Field(
+        default=None, description="Skip the rest of an update beyond 1.5 times this."
+    )
 
     @property
     def target_divergence(self) -> float | None:

@@ -18,9 +18,9 @@ class Reinforce(Algorithm):
     """
 
     name: Literal["reinforce"] = "reinforce"
-    n_steps: Count = Field(256, description="Steps of each environment in one rollout.")
-    gae_lambda: Fraction = Field(1.0, description="1 gives the plain returns of REINFORCE.")
-    learning_rate: Positive | Linear = Field(2e-3, description="Learning rate.")
+    n_steps: Count = Field(default=256, description="Steps of each environment in one rollout.")
+    gae_lambda: Fraction = Field(default=1.0, description="1 gives the plain returns of REINFORCE.")
+    learning_rate: Positive | Linear = Field(default=2e-3, description="Learning rate.")
 
     def policy_loss(self, log_prob, batch: Minibatch, progress) -> tuple[Any, dict[str, Any]]:
         """Returns -A log pi(a|s)."""

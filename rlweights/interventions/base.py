@@ -72,10 +72,7 @@ class Intervention:
     ):
         if type(self).update is Intervention.update and type(self).delta is Intervention.delta:
             raise TypeError(f"{type(self).__name__} must implement `update` or `delta`.")
-        both = (
-            type(self).update is not Intervention.update
-            and type(self).delta is not Intervention.delta
-        )
+        both = type(self).update is not Intervention.update and type(self).delta is not Intervention.delta
         if both:
             raise TypeError(f"{type(self).__name__} must implement `update` or `delta`, not both.")
         self.on = self.default_on if on is None and self.default_on is not None else select(on)
@@ -133,9 +130,7 @@ class Intervention:
         """Makes a function of the step of a number, a schedule or a `Feedback`."""
         return strength(value, argument, minimum)
 
-    def add_variable(
-        self, name: str, *, shape=(), like: Any = None, initial: Any = 0.0, dtype=None
-    ):
+    def add_variable(self, name: str, *, shape=(), like: Any = None, initial: Any = 0.0, dtype=None):
         """Creates a state variable that is saved with the optimizer.
 
         Args:
@@ -288,9 +283,7 @@ class Intervention:
         config = dict(self._arguments)
         if "on" in config:
             if "predicate(" in repr(self.on):
-                raise ValueError(
-                    f"{self.name}: `on={self.on!r}` is a function and cannot be saved."
-                )
+                raise ValueError(f"{self.name}: `on={self.on!r}` is a function and cannot be saved.")
             config["on"] = repr(self.on)
         return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
 

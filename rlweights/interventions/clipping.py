@@ -61,9 +61,7 @@ class Clipping(Intervention):
         if self.unit == "absolute":
             return ops.cast(self.bound(step), weight.dtype)
         if id(weight) not in self._scales:
-            raise ValueError(
-                f"{self.name}: the unit {self.unit!r} needs a weight of a built optimizer."
-            )
+            raise ValueError(f"{self.name}: the unit {self.unit!r} needs a weight of a built optimizer.")
         scale = ops.cast(self._scales[id(weight)], "float32")
         return ops.cast(self.bound(step) * scale, weight.dtype)
 
