@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from rlweights import draws
 from rlweights.algorithms import Algorithm, Minibatch, at
-from rlweights.diagnostics import dormant_scores
+from rlweights.diagnostics import approx_kl, dormant_scores, explained_variance, update_to_weight_ratio
 from rlweights.distributions import Distribution
 from rlweights.networks import ActorCritic
 from rlweights.normalization import RewardScaling
@@ -111,9 +111,7 @@ class Learner:
         before = self._flat_weights()
         metrics |= self._optimize(samples, progress)
         after = self._flat_weights()
-        metrics["update/update_to_weight_ratio"] = tf.norm(after - before) / tf.maximum(
-            tf.norm(before), 1e-12
-        )
+        metrics["update/update_to_weight_ratio"] = update_to_weight_ratio(before, after)
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.iteration.assign_add(1)
@@ -156,7 +154,7 @@ class Learner:
         advantages = tf.where(tf.reshape(broken, advantages.shape), float("nan"), advantages)
         returns = advantages + values
         metrics = {
-            "train/explained_variance": _explained_variance(values, returns, batch.valid),
+            "train/explained_variance": explained_variance(values, returns, batch.valid),
             "update/nonfinite_observations": _count(_nonfinite_rows(_flatten(all_observations))),
             "update/nonfinite_rewards": _count(~tf.math.is_finite(batch.rewards)),
         }
@@ -280,7 +278,7 @@ class Learner:
             "policy_gradient_loss": policy_loss,
             "value_loss": value_loss,
             "entropy_loss": entropy_loss,
-            "approx_kl": mean(tf.exp(log_ratio) - 1.0 - log_ratio),
+            "approx_kl": approx_kl(tf.stop_gradient(log_prob), batch.old_log_prob, batch.valid),
             "clip_fraction": mean(statistics.get("clip_fraction", tf.zeros_like(log_ratio))),
         }
 
@@ -325,15 +323,3 @@ def _nonfinite_rows(x):
 
 def _count(x):
     return tf.reduce_sum(tf.cast(x, tf.float32))
-
-
-def _explained_variance(values, returns, valid):
-    """1 - Var(returns - values) / Var(returns) over valid samples; 0 where the returns do not vary."""
-    size = tf.maximum(tf.reduce_sum(valid), 1.0)
-
-    def variance(x):
-        mean = tf.reduce_sum(x * valid) / size
-        return tf.reduce_sum(tf.square(x - mean) * valid) / size
-
-    spread = variance(returns)
-    return tf.where(spread > 0, 1.0 - variance(returns - values) / tf.maximum(spread, 1e-12), 0.0)

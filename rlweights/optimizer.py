@@ -37,7 +37,7 @@ class FeedbackBoard(Mapping):
                 shape=source.initial.shape,
                 initializer=lambda shape, dtype: ops.cast(source.initial, dtype),
                 dtype="float32",
-                name=f"feedback_{source.name}",
+                name=f"feedback_{source.name.replace('/', '.')}",  # Keras allows no slash in a name
             )
         variable = self._variables[source.name]
         if tuple(variable.shape) != source.initial.shape:
@@ -142,6 +142,8 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             self.inner.build(variables)
             super().build(variables)
             self._create_state(list(variables))
+            if self._began:
+                self.begin_iteration()
 
     def _create_state(self, variables: list[Any]) -> None:
         for name, initial in self.extra_feedback.items():
@@ -241,6 +243,10 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     # Iterations -----------------------------------------------------------------------------------
 
     @property
+    def _under_way(self) -> bool:
+        return self.built and bool(self._active.value.numpy())
+
+    @property
     def acts_at_begin(self) -> bool:
         """Whether any rule has something to do at the beginning of an iteration."""
         return any(
@@ -251,8 +257,13 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
     @_as_written
     def begin_iteration(self) -> None:
-        """Begins an iteration: rules adapt, and the undone ones draw their offsets."""
+        """Begins an iteration: rules adapt, and the undone ones draw their offsets.
+
+        Before `build` this takes effect in `build`: Keras builds while it traces the first step of `fit`.
+        """
         self._began = True
+        if not self.built:
+            return
         step = ops.convert_to_tensor(self.inner.iterations)
         self._restore()
         for rule in self.interventions:
@@ -266,6 +277,9 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     @_as_written
     def end_iteration(self) -> None:
         """Ends an iteration: the weights are clean again, and the "after_iteration" rules act on them."""
+        if not self.built:
+            self._began = False
+            return
         self._restore()
         for offsets in self._offsets.values():
             for offset in offsets:
@@ -289,29 +303,27 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     @contextlib.contextmanager
     def clean(self) -> Iterator[None]:
         """Holds the clean weights in the model for the time of a `with` block; draws nothing."""
-        with self._exchanged(dict(zip(map(id, self._undone), self._clean, strict=True))):
+        with self._exchanged({}):
             yield
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
         """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
-        values = dict(zip(map(id, self._undone), self._clean, strict=True))
-        for rule in self.interventions:
-            values |= getattr(rule, "evaluation_weights", dict)()
-        with self._exchanged(values, unconditional=True):
+        averages: dict[int, Any] = {}
+        for rule in self.interventions if self.built else ():
+            averages |= getattr(rule, "evaluation_weights", dict)()
+        with self._exchanged(averages):
             yield
 
     @contextlib.contextmanager
-    def _exchanged(self, values: Mapping[int, Any], unconditional: bool = False) -> Iterator[None]:
-        active = bool(self._active.value.numpy())
-        clean_ids = {id(v) for v in self._clean}
-        kept = []
-        for variable in self._trainable_variables:
-            value = values.get(id(variable))
-            if value is None or (id(value) in clean_ids and not active):
-                continue
-            kept.append((variable, variable.value.numpy().copy()))
-            variable.assign(value)
+    def _exchanged(self, values: dict[int, Any]) -> Iterator[None]:
+        """Holds clean weights, or of the variables with an id in `values` these, in the model."""
+        if self._under_way:  # otherwise the weights are clean, and it is their copies that may be old
+            values = dict(zip(map(id, self._undone), self._clean, strict=True)) | values
+        variables = [v for v in self._trainable_variables if id(v) in values]
+        kept = [(v, v.value.numpy().copy()) for v in variables]
+        for variable in variables:
+            variable.assign(values[id(variable)])
         try:
             yield
         finally:
@@ -347,9 +359,15 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         return self.inner.scale_loss(loss)
 
     def finalize_variable_values(self, var_list):
-        """Ends an iteration that is still under way, so that a finished `fit` leaves clean weights."""
-        if self.built and bool(self._active.value.numpy()):
+        """Ends an iteration that is still under way, so that a finished `fit` leaves clean weights.
+
+        Raises:
+            RuntimeError: If no iteration has begun in a `fit` whose rules needed one.
+        """
+        if self._under_way:
             self.end_iteration()
+        self._demand_iterations()  # again: a second `fit` need not trace, and so need not call `apply`
+        self._began = False
         self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
