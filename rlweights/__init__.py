@@ -10,39 +10,57 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rlweights.interventions import (
         AdaptiveNoise,
+        Averaging,
         Clipping,
         Feedback,
         Increment,
         Intervention,
         Noise,
+        Projection,
+        Recycling,
+        Shrinkage,
     )
+    from rlweights.callbacks import WeightMonitor
     from rlweights.optimizer import InterventionOptimizer
     from rlweights.selection import depth, everything, kind, layers, path, select
+    from rlweights.trained import TrainedAgent
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "rlweights.interventions": (
         "AdaptiveNoise",
+        "Averaging",
         "Clipping",
         "Feedback",
         "Increment",
         "Intervention",
         "Noise",
+        "Projection",
+        "Recycling",
+        "Shrinkage",
     ),
+    "rlweights.callbacks": ("WeightMonitor",),
     "rlweights.optimizer": ("InterventionOptimizer",),
+    "rlweights.trained": ("TrainedAgent",),
     "rlweights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdaptiveNoise",
+    "Averaging",
     "Clipping",
     "Feedback",
     "Increment",
     "Intervention",
     "InterventionOptimizer",
     "Noise",
+    "Projection",
+    "Recycling",
+    "Shrinkage",
+    "TrainedAgent",
+    "WeightMonitor",
     "depth",
     "everything",
     "kind",

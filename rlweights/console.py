@@ -131,7 +131,7 @@ def number(value: float | None) -> str:
     """A number for people: three significant digits, thousands separated; "-" for none."""
     if value is None or value != value:
         return "-"
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:
         return f"{value:,.0f}"
     if value and abs(value) < 0.001:
         return f"{value:.1e}"

@@ -1,14 +1,12 @@
 """What TensorBoard shows beyond single charts: a layout of ours, and the hparams tab."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
 CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -72,16 +70,6 @@ def layout() -> Summary:
     return Summary.FromString(custom_scalar.pb(layout_pb2.Layout(category=categories)).SerializeToString())
 
 
-def charts_of(tag: str) -> list[str]:
-    """Returns the titles of the charts that show a tag."""
-    return [
-        title
-        for charts in CATEGORIES.values()
-        for title, patterns in charts.items()
-        if any(re.fullmatch(pattern, tag) for pattern in patterns)
-    ]
-
-
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     """Flattens a configuration for the hparams tab: keys joined by dots, lists as text."""
     flat: dict[str, bool | float | str] = {}
@@ -124,11 +112,3 @@ def _kind(value: bool | float | str) -> Any:
     if isinstance(value, bool):
         return api_pb2.DATA_TYPE_BOOL
     return api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
-
-
-def read_hparams(summary: Summary) -> dict[str, Any]:
-    """Returns the hyper-parameters of a session start summary, as TensorBoard reads them."""
-    data = summary.value[0].metadata.plugin_data.content
-    info = hparams_metadata.parse_session_start_info_plugin_data(data)
-    assert isinstance(info, plugin_data_pb2.SessionStartInfo)
-    return {name: getattr(value, value.WhichOneof("kind")) for name, value in info.hparams.items()}

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from rlweights.startup import settle
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 TOLERANCE = 1e-5
+"""Largest difference of an output from the agent's own, relative to the largest output above 1."""
 
 
 @app.command(name="export")
@@ -48,27 +51,40 @@ def write(agent: Any, target: Path) -> None:
 
     from rlweights.config import ConfigError
 
-    if target.exists():
-        raise ConfigError(f"{target}: exists already")
-    encoder = agent.assembly.encoder
-    rng = np.random.default_rng(0)
-    if encoder.is_image:
-        observations = rng.integers(0, 256, (16, *encoder.shape), dtype=np.uint8)
-    else:
-        observations = rng.standard_normal((16, *encoder.shape), dtype=np.float32)
-    wanted = np.asarray(agent.assembly.networks.policy(observations))
-    model = _functional(agent)
     writers = {".keras": _keras, ".tflite": _tflite, "": _saved_model}
     if target.suffix not in writers:
         raise ConfigError(f"{target}: takes a .keras or .tflite file, or a folder without a suffix")
+    if target.exists():
+        raise ConfigError(f"{target}: exists already")
+    observations = _observations(agent)
+    wanted = np.asarray(agent.assembly.networks.policy(observations))
+    model = _functional(agent)
     try:
-        got = writers[target.suffix](model, target, observations)
+        # Whatever fails, and however: only a model that was checked ever bears the target's name.
+        with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as folder:
+            written = Path(folder) / target.name
+            got = writers[target.suffix](model, written, observations)
+            difference = float(np.max(np.abs(got - wanted)))
+            if not difference <= TOLERANCE * max(1.0, float(np.max(np.abs(wanted)))):
+                raise ConfigError(f"{target}: the exported model differs from the agent by {difference:.2g}")
+            os.replace(written, target)
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
-    difference = float(np.max(np.abs(got - wanted)))
-    if not difference <= TOLERANCE:
-        _remove(target)
-        raise ConfigError(f"{target}: the exported model differs from the agent by {difference:.2g}")
+
+
+def _observations(agent: Any) -> Any:
+    """A batch on which agent and export are compared: pixels, or numbers of the scale that it has seen."""
+    import numpy as np
+
+    encoder, normalization = agent.assembly.encoder, agent.assembly.networks.normalization
+    rng = np.random.default_rng(0)
+    if encoder.is_image:
+        return rng.integers(0, 256, (16, *encoder.shape), dtype=np.uint8)
+    observations = rng.standard_normal((16, *encoder.shape), dtype=np.float32)
+    if normalization is None:
+        return observations
+    mean, inverse, _ = normalization.numpy_scale()
+    return mean + observations / inverse
 
 
 def _functional(agent: Any) -> Any:
@@ -81,14 +97,12 @@ def _functional(agent: Any) -> Any:
     x = inputs
     if trunk.normalization is not None:
         mean, inverse, limit = trunk.normalization.numpy_scale()
-        scale = keras.layers.Rescaling(inverse, -mean * inverse, name="normalization")
-        x = scale(x)
-        x = keras.layers.ReLU(max_value=2 * limit, name="upper")(
-            keras.layers.Rescaling(1.0, limit, name="shift")(x)
-        )
-        x = keras.layers.Rescaling(1.0, -limit, name="shift_back")(x)
+        axes = tuple(range(1, len(encoder.shape) + 1))
+        x = keras.layers.Normalization(axes, mean, inverse**-2, name="normalization")(x)
+        x = keras.ops.clip(x, -limit, limit)
     if trunk.convolutions:
-        x = keras.layers.Rescaling(1 / 255, name="scale")(x)
+        if trunk.normalization is None:
+            x = keras.layers.Rescaling(1 / 255, name="scale")(x)
         for layer in trunk.convolutions:
             x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(_copy(layer)(x))
         x = keras.layers.Flatten(name="flat")(x)
@@ -153,12 +167,6 @@ def _tflite(model: Any, target: Path, observations: Any) -> Any:
     interpreter.set_tensor(entry["index"], observations)
     interpreter.invoke()
     return np.asarray(interpreter.get_tensor(result["index"]))
-
-
-def _remove(target: Path) -> None:
-    import shutil
-
-    shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -163,8 +163,7 @@ class Learner:
             clean = self.networks.policy(observations)
             self.optimizer.put_back()
             distance = self.distribution.distance(clean, parameters, valid)
-            board = self.optimizer.feedback["policy_distance"]
-            board.assign(tf.where(tf.math.is_finite(distance), distance, board.value))
+            _assign_finite(self.optimizer.feedback["policy_distance"], distance)
         minibatch = Minibatch(
             actions, log_prob, _flatten(values), _flatten(advantages), _flatten(returns), valid
         )
@@ -294,7 +293,7 @@ class Learner:
         if any(name.startswith("dormant_score/") for name in board):
             for layer, activations in self.networks.activations(observations).items():
                 if f"dormant_score/{layer}" in board:
-                    board[f"dormant_score/{layer}"].assign(dormant_scores(activations))
+                    _assign_finite(board[f"dormant_score/{layer}"], dormant_scores(activations))
         for tag, value in metrics.items():
             name = tag.rpartition("/")[2]
             if name in board:
@@ -319,6 +318,11 @@ def _nonfinite_rows(x):
     if not x.dtype.is_floating:
         return tf.zeros([x.shape[0]], tf.bool)
     return tf.reduce_any(~tf.math.is_finite(x), axis=list(range(1, len(x.shape))))
+
+
+def _assign_finite(variable, value) -> None:
+    """Assigns what is finite and keeps the rest: nothing else may get into a checkpoint."""
+    variable.assign(tf.where(tf.math.is_finite(value), value, variable.value))
 
 
 def _count(x):

@@ -52,7 +52,7 @@ class ObservationNormalization(keras.layers.Layer):
 
     def numpy_scale(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Returns (mean, 1 / standard deviation, limit) for a forward pass in NumPy."""
-        mean, variance = (np.array(each, np.float32) for each in (self.mean, self.variance))
+        mean, variance = (each.numpy().copy() for each in (self.mean, self.variance))
         return mean, 1.0 / np.sqrt(variance + np.float32(self.epsilon)), self.limit
 
     def get_config(self):

@@ -96,7 +96,8 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: If `inner` keeps its own EMA, accumulates gradients, or scales the loss.
+        ValueError: If `inner` keeps its own EMA, accumulates gradients or scales the loss, if two rules have
+            one name, or in a `tf.distribute` strategy of several replicas.
 
     Example:
         >>> optimizer = InterventionOptimizer(keras.optimizers.Adam(1e-3), [])
@@ -115,6 +116,10 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     ):
         super().__init__(learning_rate=0.0, name=name)
         _refuse(inner)
+        if self._distribution_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "InterventionOptimizer runs on one device, not in a strategy of several."
+            )
         names = [rule.name for rule in interventions]
         doubles = sorted({each for each in names if names.count(each) > 1})
         if doubles:
@@ -134,11 +139,17 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         """Creates all state: the inner optimizer's, the rules', and the clean copies. Call it early.
 
         Raises:
-            ValueError: If a rule selects nothing; the message lists all paths.
+            ValueError: If a rule selects nothing (the message lists all paths), or if the weights have no
+                values yet.
         """
         if self.built:
             return
         with tf.init_scope():  # Keras may call this while it traces the first step
+            if self.interventions and not all(v.value.is_initialized() for v in variables):
+                raise ValueError(
+                    "the model's weights have no values yet, and rules need to see them: begin the model "
+                    "with `keras.Input(shape)`, or call it on a batch, before `fit`."
+                )
             self.inner.build(variables)
             super().build(variables)
             self._create_state(list(variables))

@@ -19,7 +19,7 @@ __all__ = ["BrokenEnvironment", "Episodes", "Rollout"]
 
 @dataclass
 class Episodes:
-    """The episodes that ended in one iteration."""
+    """The episodes that ended in one iteration; those whose return is not finite do not count."""
 
     count: int = 0
     total_return: float = 0.0
@@ -110,7 +110,7 @@ class Rollout:
         if finals:
             times, places = zip(*finals, strict=True)
             final_values[list(times), list(places)] = value(np.stack(list(finals.values())))
-        self._look_for_nonfinite(observations, rewards, episodes)
+        self._look_for_nonfinite(observations, rewards, finals, episodes)
         batch = Batch(
             observations,
             actions,
@@ -126,24 +126,28 @@ class Rollout:
 
     def _close(self, ended: np.ndarray, episodes: Episodes) -> None:
         """Adds the episodes that ended to the iteration's, and begins new ones in their place."""
-        episodes.count += int(ended.sum())
-        episodes.total_return += float(self._returns[ended].sum())
-        episodes.total_length += int(self._lengths[ended].sum())
+        known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
+        episodes.count += int(known.sum())
+        episodes.total_return += float(self._returns[known].sum())
+        episodes.total_length += int(self._lengths[known].sum())
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
-    def _look_for_nonfinite(self, observations: np.ndarray, rewards: np.ndarray, episodes: Episodes) -> None:
-        kinds = {"reward": rewards}
+    def _look_for_nonfinite(self, observations, rewards, finals, episodes: Episodes) -> None:
+        """Describes the first reward or observation that is not finite."""
+        looks = [("reward", "in", rewards, 0, 0)]
         if observations.dtype.kind == "f":
-            kinds["observation"] = np.concatenate([observations, self._observations[None]])
-        for kind, values in kinds.items():
+            looks.append(("observation", "before", observations, 0, 0))
+            looks.append(("observation", "before", self._observations[None], self.n_steps, 0))
+            looks += [("observation", "before", x[None, None], t + 1, n) for (t, n), x in finals.items()]
+        for kind, when, values, first, environment in looks:
             finite = np.isfinite(values)
             if finite.all():
                 continue
             t, n = np.argwhere(~finite)[0][:2]
             shown = np.array2string(values[t, n], threshold=4, separator=", ")
-            episodes.nonfinite = (
-                f"{self.stepper.name}: environment {n} of {self.num_envs} returned the {kind} {shown} "
-                f"at step {t} of the rollout"
+            episodes.nonfinite = episodes.nonfinite or (
+                f"{self.stepper.name}: environment {environment + n} of {self.num_envs} returned the {kind} "
+                f"{shown} {when} step {first + t} of a rollout"
             )
             self._spoiled |= kind == "observation"

@@ -1,5 +1,6 @@
 """One training session of the command line: from words to an exit code."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,31 +13,48 @@ from rlweights.config import Agent, ConfigError
 from rlweights.console import Console
 from rlweights.guarded import guarded
 from rlweights.trainer import Outcome, Trainer
+from rlweights.watch import watched
 
 CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect.", "description", "guard.")
 """What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
 
 
-def train(agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool) -> int:
+def train(
+    agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool, watch: bool = False
+) -> int:
     """Trains one agent into a new run folder and returns the exit code of the process."""
-
-    def session() -> int:
-        if env is not None:
-            configuration, source, folder = config.for_environment(env, overrides), f"--env {env}", Path()
-            name = env.replace("/", "_")
-        else:
-            path = config.find(agent)
-            configuration, source, folder = config.load(path, overrides), str(path), path.parent
-            name = path.parent.parent.name if path.name == "agent.toml" else path.stem
-        assembly = Assembly(configuration, source, folder)
-        with Trainer(assembly, _console(configuration, quiet)) as trainer:
-            run = run_folders.create(assembly, runs, name)
-            return _run(trainer, run, name, runs)
-
-    return guarded(session)
+    return guarded(lambda: begin(agent, env, overrides, runs, quiet, watch).exit_code)
 
 
-def resume(run: Path, overrides: Sequence[str], quiet: bool) -> int:
+def begin(
+    agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool, watch: bool = False
+) -> Outcome:
+    """Trains one agent into a new run folder.
+
+    Raises:
+        ConfigError: If nothing can be trained; `rlweights.guarded` lists what else can go wrong.
+    """
+    configuration, source, folder, name = configured(agent, env, overrides)
+    assembly = Assembly(configuration, source, folder)
+    with Trainer(assembly, _console(configuration, quiet)) as trainer:
+        run = run_folders.create(assembly, runs, name)
+        return _run(trainer, run, name, runs, watch)
+
+
+def configured(agent: str, env: str | None, overrides: Sequence[str]) -> tuple[Agent, str, Path, str]:
+    """Returns a configuration, where it came from, where the files that it names lie, and its name.
+
+    Raises:
+        ConfigError: If there is no such agent, or it is not valid.
+    """
+    if env is not None:
+        return config.for_environment(env, overrides), f"--env {env}", Path(), env.replace("/", "_")
+    path = config.find(agent)
+    name = path.parent.parent.name if path.name == "agent.toml" else path.stem
+    return config.load(path, overrides), str(path), path.parent, name
+
+
+def resume(run: Path, overrides: Sequence[str], quiet: bool, watch: bool = False) -> int:
     """Goes on with a run from its newest checkpoint and returns the exit code of the process."""
 
     def session() -> int:
@@ -55,17 +73,22 @@ def resume(run: Path, overrides: Sequence[str], quiet: bool) -> int:
         with Trainer(assembly, _console(after, quiet)) as trainer:
             if changed:
                 _replace(path, after.to_toml())
-            return _run(trainer, run, run.resolve().parent.name, run.parent.parent, resume=True)
+            name, runs = run.resolve().parent.name, run.parent.parent
+            return _run(trainer, run, name, runs, watch, resume=True).exit_code
 
     return guarded(session)
 
 
-def _run(trainer: Trainer, run: Path, name: str, runs: Path, resume: bool = False) -> int:
-    trainer.console.start(_header(trainer.assembly, name, run))
-    outcome = trainer.run(run, resume)
-    trainer.console.summary(_summary(trainer.agent, outcome, runs))
-    trainer.console.close()
-    return 0 if outcome.signal is None else 128 + outcome.signal
+def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
+    console = trainer.console
+    console.start(_header(trainer.assembly, name, run))
+    with watched(runs, console.message) if watch else contextlib.nullcontext():
+        try:
+            outcome = trainer.run(run, resume)
+            console.summary(_summary(trainer.agent, outcome, runs))
+        finally:
+            console.close()
+    return outcome
 
 
 def _console(agent: Agent, quiet: bool) -> Console:

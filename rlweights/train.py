@@ -34,6 +34,10 @@ def train(
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Where run folders go.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Train so many seeds, from --seed on, in parallel.")
+    ] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="Start TensorBoard beside the run.")] = False,
 ) -> None:
     """Train an agent, watched in TensorBoard.
 
@@ -50,8 +54,14 @@ def train(
     if seed is not None:
         changes.append(f"seed={seed}")
     if resume is not None:
-        raise typer.Exit(session.resume(resume, changes, quiet))
-    raise typer.Exit(session.train(agent, env, changes, runs, quiet))
+        if seeds > 1:
+            raise typer.BadParameter("starts new runs; it does not go with --resume", param_hint="--seeds")
+        raise typer.Exit(session.resume(resume, changes, quiet, watch))
+    if seeds > 1:
+        from rlweights.seeds import train_seeds
+
+        raise typer.Exit(train_seeds(agent, env, changes, runs, quiet, watch, seeds))
+    raise typer.Exit(session.train(agent, env, changes, runs, quiet, watch))
 
 
 def main(arguments: Any = None) -> None:

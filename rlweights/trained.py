@@ -77,7 +77,7 @@ class TrainedAgent:
         """Plays episodes in the rendered environment.
 
         Returns:
-            The frames [H, W, 3] uint8, the return of each episode, and the frames per second.
+            The frames [H, W, 3] uint8, one for every state, the last one included; the return of each episode, and the frames per second.
 
         Raises:
             ConfigError: If the environment does not render.
@@ -106,6 +106,7 @@ class TrainedAgent:
                     observation, reward, terminated, truncated, _ = env.step(self.act(observation))
                     total += float(reward)
                     ended = terminated or truncated
+                look()  # how it ended
                 returns.append(total)
         finally:
             env.close()

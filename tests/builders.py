@@ -58,7 +58,7 @@ def random_batch(learner: Learner, seed: int = 0, num_envs: int = 2, observation
     rng = np.random.default_rng(seed)
     T, N = learner.algorithm.n_steps, num_envs
     distribution = learner.distribution
-    parameters = rng.normal(size=(T, N, distribution.parameter_size)).astype(np.float32)
+    parameters = 0.3 * rng.normal(size=(T, N, distribution.parameter_size)).astype(np.float32)
     terminated, truncated, has_final = (np.zeros((T, N), np.float32) for _ in range(3))
     valid = np.ones((T, N), np.float32)
     rewards = rng.normal(size=(T, N)).astype(np.float32)
@@ -94,7 +94,7 @@ def weights(learner: Learner) -> dict[str, np.ndarray]:
 
 def everything(learner: Learner) -> dict[str, np.ndarray]:
     """All state of weights and optimizer, by path."""
-    return {v.path: np.array(v) for v in [*learner.networks.variables, *learner.optimizer.variables]}
+    return {v.path: v.numpy().copy() for v in [*learner.networks.variables, *learner.optimizer.variables]}
 
 
 def assert_same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:

@@ -18,7 +18,8 @@ def forward(weights: Weights, network: str, observations: np.ndarray) -> np.ndar
     x = observations.astype(np.float64)
     layer = 0
     while f"{network}/hidden_{layer}/kernel" in weights:
-        x = np.tanh(x @ weights[f"{network}/hidden_{layer}/kernel"] + weights[f"{network}/hidden_{layer}/bias"])
+        kernel, bias = weights[f"{network}/hidden_{layer}/kernel"], weights[f"{network}/hidden_{layer}/bias"]
+        x = np.tanh(x @ kernel + bias)
         layer += 1
     x = x @ weights[f"{network}/head/kernel"] + weights[f"{network}/head/bias"]
     if network == "policy" and "policy/log_std" in weights:
@@ -72,13 +73,12 @@ class Reference:
 
     Args:
         learner: Whose algorithm and weights to take.
-        rate: Learning rate.
         offsets: What is added to weights while acting and learning, by path.
     """
 
-    def __init__(self, learner: Learner, rate: float, offsets: Weights | None = None):
+    def __init__(self, learner: Learner, offsets: Weights | None = None):
         self.algorithm: Algorithm = learner.algorithm
-        self.rate = rate
+        self.rate: Any = learner.algorithm.learning_rate
         self.clean = {v.path: v.numpy().astype(np.float64) for v in learner.networks.trainable_variables}
         self.offsets = offsets or {}
 

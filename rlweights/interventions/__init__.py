@@ -2,14 +2,19 @@
 
 import difflib
 
+from rlweights.interventions.averaging import Averaging
 from rlweights.interventions.base import PLACEMENTS, Intervention, snake_case
 from rlweights.interventions.clipping import Clipping
 from rlweights.interventions.increment import Increment
 from rlweights.interventions.noise import AdaptiveNoise, Noise
+from rlweights.interventions.projection import Projection
+from rlweights.interventions.recycling import Recycling
+from rlweights.interventions.shrinkage import Shrinkage
 from rlweights.interventions.strength import Feedback
 
 RULES: dict[str, type[Intervention]] = {
-    snake_case(rule.__name__): rule for rule in (Clipping, Noise, AdaptiveNoise, Increment)
+    snake_case(rule.__name__): rule
+    for rule in (Clipping, Projection, Noise, AdaptiveNoise, Increment, Shrinkage, Recycling, Averaging)
 }
 """The built-in rules by the name that agent files use."""
 
@@ -31,10 +36,14 @@ __all__ = [
     "PLACEMENTS",
     "RULES",
     "AdaptiveNoise",
+    "Averaging",
     "Clipping",
     "Feedback",
     "Increment",
     "Intervention",
     "Noise",
+    "Projection",
+    "Recycling",
+    "Shrinkage",
     "get",
 ]

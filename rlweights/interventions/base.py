@@ -89,6 +89,7 @@ class Intervention:
         self.variables: list[Any] = []
         self.all_variables: list[Any] = []
         self.metrics: dict[str, Any] = {}
+        self._places: dict[int, int] = {}
         self._owner: Any = None
         self._applications: Any = None
 
@@ -161,9 +162,12 @@ class Intervention:
     def normal(self, weight, step, stream: str = ""):
         """Draws standard normal noise shaped like `weight`: fresh ones at each application."""
         counter = step if self._applications is None else self._applications
-        place = getattr(weight, "path", "")
-        noise = draws.normal(weight.shape, self.seed, f"{self.name}/{stream}/{place}", counter)
+        noise = draws.normal(weight.shape, self.seed, self.stream_of(weight, stream), counter)
         return ops.cast(noise, weight.dtype)
+
+    def stream_of(self, weight, stream: str = "") -> str:
+        """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
+        return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
 
     def kernel_of(self, weight) -> Any:
         """The kernel of the layer that owns `weight`: itself if it has two or more dimensions.
@@ -198,6 +202,7 @@ class Intervention:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         self.all_variables = list(variables)
+        self._places = {id(v): i for i, v in enumerate(self.variables)}
         self._owner = owner
         for value in self._arguments.values():
             if isinstance(value, Feedback):

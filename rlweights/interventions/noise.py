@@ -50,10 +50,9 @@ class Noise(Intervention):
         """An outer product of two vectors of noise; a vector (a bias) gets f of its own noise."""
         counter = step if self._applications is None else self._applications
         shape = tuple(int(n) for n in weight.shape)
-        place = getattr(weight, "path", "")
 
         def vector(size, side):
-            drawn = draws.normal([size], self.seed, f"{self.name}/{side}/{place}", counter)
+            drawn = draws.normal([size], self.seed, self.stream_of(weight, side), counter)
             return ops.sign(drawn) * ops.sqrt(ops.abs(drawn))
 
         if len(shape) < 2:

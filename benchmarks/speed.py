@@ -1,0 +1,127 @@
+"""Speed of whole training loops on CartPole-v1, against peers, in one run on one machine.
+
+    python benchmarks/speed.py --peers PEERS_PYTHON [--repetitions 5] [--only NAME ...]
+
+PEERS_PYTHON is a Python with stable-baselines3, sbx-rl and rejax installed (they need other versions than
+ours: give them an environment of their own). Every figure is a process of its own; repetitions are
+interleaved, so that a machine that drifts, drifts for all. Prints median, range, and the ratio to the
+peer named in the heading. Runs nothing else meanwhile, and neither should you.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+EQUAL = {"n_epochs": 4, "zoo": False, "warm_up": 20_000, "iterations_per_call": 16}
+ZOO = {
+    "num_envs": 8,
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 20,
+    "zoo": True,
+    "warm_up": 5_120,
+    "iterations_per_call": 20,
+}
+SCENES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
+    "64 x 128": (
+        "speed",
+        EQUAL | {"num_envs": 64, "n_steps": 128, "batch_size": 2048, "env_steps": 2_000_000},
+        [("rejax", "rejax"), ("rlweights, plain", "tensorflow"), ("rlweights", "tensorflow+rules")],
+    ),
+    "4 x 128": (
+        "speed",
+        EQUAL | {"num_envs": 4, "n_steps": 128, "batch_size": 128, "env_steps": 1_000_000},
+        [("rejax", "rejax"), ("rlweights, plain", "tensorflow"), ("rlweights", "tensorflow+rules")],
+    ),
+    "rl-zoo settings": (
+        "speed",
+        ZOO | {"env_steps": 60_000},
+        [
+            ("Stable-Baselines3", "sb3"),
+            ("SBX", "sbx"),
+            ("rlweights in Gymnasium", "gymnasium+rules"),
+            ("rlweights, one program", "tensorflow+rules"),
+        ],
+    ),
+    "process start to solved": (
+        "solve",
+        ZOO | {"env_steps": 100_000},
+        [
+            ("Stable-Baselines3", "sb3"),
+            ("SBX", "sbx"),
+            ("rejax, by its own evaluations", "rejax"),
+            ("rlweights in Gymnasium", "gymnasium+rules"),
+            ("rlweights, one program", "tensorflow+rules"),
+        ],
+    ),
+}
+
+
+def measure(contender: str, what: str, settings: dict[str, Any], peers: str) -> float | None:
+    """Runs one contender once, in a process of its own."""
+    ours = contender.startswith(("tensorflow", "gymnasium"))
+    script, python = ("ours.py", sys.executable) if ours else ("peers.py", peers)
+    environment = os.environ | {"BENCHMARK_START": str(time.time()), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.run(
+        [python, str(HERE / script), contender, what, json.dumps(settings)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise SystemExit(f"{contender}: {process.stderr[-2000:]}")
+    result = json.loads(process.stdout.strip().splitlines()[-1])
+    return result["seconds" if what == "solve" else "steps_per_second"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--peers", required=True, help="Python of an environment with the peers")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(SCENES), choices=list(SCENES))
+    arguments = parser.parse_args()
+    for scene in arguments.only:
+        what, settings, contenders = SCENES[scene]
+        figures: dict[str, list[float | None]] = {name: [] for name, _ in contenders}
+        for repetition in range(arguments.repetitions):
+            for name, contender in contenders:
+                given = settings | {"seed": repetition}
+                figures[name].append(measure(contender, what, given, arguments.peers))
+        report(scene, what, figures)
+
+
+def report(scene: str, what: str, figures: dict[str, list[float | None]]) -> None:
+    """Prints one scene as a Markdown table."""
+    unit = "seconds" if what == "solve" else "env steps/s"
+    first = next(iter(figures))
+    print(f"\n### {scene}\n\n| | median {unit} | range | ratio to {first}, pair by pair |\n|---|---|---|---|")
+    for name, values in figures.items():
+        reached = [value for value in values if value is not None]
+        if not reached:
+            print(f"| {name} | not reached | | |")
+            continue
+        pairs = [
+            (base / value if what == "solve" else value / base)
+            for value, base in zip(values, figures[first], strict=True)
+            if value and base
+        ]
+        digits = 1 if what == "solve" else 0
+        missed = f" ({len(values) - len(reached)} of {len(values)} not reached)" * (len(reached) < len(values))
+        print(
+            f"| {name} | {statistics.median(reached):,.{digits}f}{missed} "
+            f"| {min(reached):,.{digits}f} to {max(reached):,.{digits}f} "
+            f"| {statistics.median(pairs):.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Shrinkage of weights: towards zero, towards where they began, or towards fresh ones."""
+
+from typing import Any
+
+from keras import ops
+
+from rlweights.interventions.base import KERNELS_AND_BIASES, Intervention
+
+TARGETS = ("zero", "initial", "fresh")
+
+
+class Shrinkage(Intervention):
+    """Moves weights a little towards a target: w <- (1 - rate) w + rate * target (+ perturbation).
+
+    =========  =========================================  ===============================================
+    towards    the target                                 known as
+    =========  =========================================  ===============================================
+    "zero"     0                                          decoupled weight decay; with `perturb` and the
+                                                          placement "after_iteration": shrink and perturb
+    "initial"  the weight when the optimizer was built    decoupled L2-Init
+    "fresh"    a new draw from the initial distribution   soft shrink and perturb (rate 1e-6, after every
+                                                          step)
+    =========  =========================================  ===============================================
+
+    A draw from the initial distribution is Gaussian here, with the root mean square that the weight had when
+    the optimizer was built: a variable does not know its initialiser, and what the method needs of it is its
+    scale. A weight that began at zero, as biases do, is drawn as zero.
+
+    Args:
+        rate: Share of the way, in [0, 1]: a number, a schedule of the step, or a `Feedback`.
+        towards: "zero", "initial" or "fresh".
+        perturb: Factor on a fresh draw that is added after shrinking; 0: none.
+        **kwargs: See `Intervention`.
+
+    References: Ash and Adams, "On Warm-Starting Neural Network Training", 2020,
+    https://arxiv.org/abs/1910.08475 (shrink and perturb); Kumar et al., "Maintaining Plasticity in Continual
+    Learning via Regenerative Regularization", 2023, https://arxiv.org/abs/2308.11958 (L2-Init, there in the
+    loss); Juliani and Ash, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning", 2024,
+    https://arxiv.org/abs/2405.19153 (soft shrink and perturb, whose rate is the default).
+    """
+
+    default_on = KERNELS_AND_BIASES
+
+    def __init__(self, rate: Any = 1e-6, towards: str = "fresh", perturb: Any = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        if towards not in TARGETS:
+            raise ValueError(f"`towards` takes {', '.join(map(repr, TARGETS))}. Received: {towards!r}")
+        if isinstance(rate, int | float) and not 0.0 <= rate <= 1.0:
+            raise ValueError(f"`rate` must be in [0, 1]. Received: {rate!r}")
+        self.towards = towards
+        self.rate = self.strength(rate, "rate", minimum=0.0)
+        self.perturb = self.strength(perturb, "perturb", minimum=0.0)
+        self._perturbs = not (isinstance(perturb, int | float) and perturb == 0.0)
+        self._initial: dict[int, Any] = {}
+        self._scales: dict[int, Any] = {}
+
+    def build(self, variables):
+        """Keeps the initial weights, or their scale, if the target needs them."""
+        for variable in variables:
+            if self.towards == "initial":
+                self._initial[id(variable)] = self.add_variable("initial", like=variable, initial=variable)
+            if self.towards == "fresh" or self._perturbs:
+                scale = ops.sqrt(ops.mean(ops.square(ops.cast(variable, "float32"))))
+                name = f"{variable.path.replace('/', '_')}_scale"
+                self._scales[id(variable)] = self.add_variable(name, initial=scale)
+
+    def update(self, weight, step):
+        """Returns the shrunken weight."""
+        rate = ops.cast(self.rate(step), weight.dtype)
+        new = (1 - rate) * weight
+        if self.towards == "initial":
+            new = new + rate * self._kept(self._initial, weight)
+        if self.towards == "fresh":
+            new = new + rate * self._fresh(weight, step, "target")
+        if self._perturbs:
+            new = new + ops.cast(self.perturb(step), weight.dtype) * self._fresh(weight, step, "perturbation")
+        return new
+
+    def _fresh(self, weight, step, stream: str):
+        scale = ops.cast(self._kept(self._scales, weight), weight.dtype)
+        return scale * self.normal(weight, step, stream)
+
+    def _kept(self, state: dict[int, Any], weight):
+        if id(weight) not in state:
+            raise ValueError(f"{self.name}: towards {self.towards!r} needs a weight of a built optimizer.")
+        return ops.convert_to_tensor(state[id(weight)])

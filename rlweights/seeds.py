@@ -1,0 +1,198 @@
+"""Several seeds of one agent, side by side in processes of their own, and one summary of them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlweights.config import Agent
+from rlweights.console import Console
+from rlweights.guarded import STOPPED, guarded
+from rlweights.intervals import bootstrap_interval
+from rlweights.session import begin, configured
+from rlweights.startup import settle
+from rlweights.watch import watched
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one seed ended: its figures, or the line that says why there are none."""
+
+    seed: int
+    code: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean return of the final evaluation, if there was one."""
+        return self.facts.get("mean")
+
+
+def train_seeds(
+    agent: str,
+    env: str | None,
+    overrides: Sequence[str],
+    runs: Path,
+    quiet: bool,
+    watch: bool,
+    count: int,
+) -> int:
+    """Trains `count` seeds, from the configured one on; as many at once as there are cores.
+
+    Each seed is a run of its own, the same that `--seed` gives.
+
+    Returns:
+        The exit code of the process: 0, or that of the first seed that did not come to its end.
+    """
+
+    def session() -> int:
+        configuration, _, _, name = configured(agent, env, overrides)
+        seeds = range(configuration.seed, configuration.seed + count)
+        configured(agent, env, [*overrides, f"seed={seeds[-1]}"])  # there may be no such seed
+        at_once = min(count, _cores())
+        console = Console(0, quiet=quiet)
+        console.start([f"agent        {name}, seeds {seeds[0]} to {seeds[-1]}, {at_once} at once"])
+        with watched(runs, console.message) if watch else contextlib.nullcontext():
+            processes = Processes(at_once)
+            ended = []
+            arguments = (agent, env, overrides, runs)
+            for each in processes.train(seeds, *arguments):
+                ended.append(each)
+                if not quiet:
+                    console.message(_line(each))
+            ended.sort(key=lambda each: each.seed)
+            console.summary(_summary(configuration, ended, runs / name))
+        for error in dict.fromkeys(each.error for each in ended if each.error):
+            print(f"error: {error}", file=sys.stderr)
+        codes = [each.code for each in ended if each.code]
+        return codes[0] if codes else 0
+
+    return guarded(session)
+
+
+class Processes:
+    """Trains seeds in processes of their own, and passes on the signals that ask them to stop.
+
+    Args:
+        at_once: How many run at the same time.
+    """
+
+    def __init__(self, at_once: int):
+        self._at_once = at_once
+        self._running: set[subprocess.Popen[str]] = set()
+        self._signal: int | None = None
+
+    def train(
+        self, seeds: Sequence[int], agent: str, env: str | None, overrides: Sequence[str], runs: Path
+    ) -> Iterator[Ended]:
+        """Yields how each seed ended, as they end."""
+        with self._signals(), ThreadPoolExecutor(self._at_once) as pool:
+            futures = [
+                pool.submit(self._one, seed, (agent, env, [*overrides, f"seed={seed}"], str(runs)))
+                for seed in seeds
+            ]
+            for future in as_completed(futures):
+                yield future.result()
+
+    def _one(self, seed: int, arguments: Sequence[Any]) -> Ended:
+        if self._signal is not None:
+            return Ended(seed, 128 + self._signal)
+        # A session of its own: Ctrl-C reaches all processes of a terminal, and two signals mean "at once".
+        with subprocess.Popen(
+            [sys.executable, "-m", "rlweights.seeds", json.dumps(arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            self._running.add(process)
+            output, errors = process.communicate()
+            self._running.discard(process)
+        lines = output.splitlines()
+        if lines and lines[-1].startswith("{"):
+            facts = json.loads(lines[-1])
+            return Ended(seed, facts.pop("code"), facts)
+        if process.returncode < 0:
+            return Ended(seed, 128 - process.returncode)
+        last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+        return Ended(seed, process.returncode or STOPPED, error=last[0].removeprefix("error: "))
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Passes SIGINT and SIGTERM on to the processes; none is started after the first."""
+
+        def handle(number, frame):
+            self._signal = number
+            for process in list(self._running):
+                process.send_signal(number)
+
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _line(each: Ended) -> str:
+    return f"seed {each.seed:<8}{_result(each)}"
+
+
+def _result(each: Ended) -> str:
+    if each.mean is None:
+        return "stopped" if each.code > 128 else "failed"
+    return f"{each.mean:8.1f} +- {each.facts['std']:<8.1f}{each.facts['seconds']:8.1f} s"
+
+
+def _summary(agent: Agent, ended: Sequence[Ended], folder: Path) -> dict[str, str]:
+    """One line for each seed, and the mean over them with its interval."""
+    facts = {f"seed {each.seed}": f"{_result(each):<31}{each.facts.get('run', '')}" for each in ended}
+    means = [each.mean for each in ended if each.mean is not None]
+    if means:
+        interval = bootstrap_interval(means, np.mean)
+        facts["mean"] = (
+            f"{interval.estimate:8.1f} [{interval.low:.1f}, {interval.high:.1f}], "
+            f"95 % interval over {len(means)} seed{'s' if len(means) > 1 else ''}"
+        )
+    if agent.expect is not None:
+        facts["expected"] = f"{agent.expect.mean_reward:8.1f}"
+    facts["compare"] = f"rlweights compare {folder}/*"
+    return facts
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _process(arguments: str) -> int:
+    """What each process does: trains one seed, and says in one line of JSON how it ended."""
+    agent, env, overrides, runs = json.loads(arguments)
+
+    def session() -> int:
+        with contextlib.redirect_stdout(sys.stderr):
+            outcome = begin(agent, env, overrides, Path(runs), quiet=True)
+        facts: dict[str, Any] = {"code": outcome.exit_code, "run": str(outcome.folder)}
+        facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
+        if outcome.evaluation is not None:
+            facts |= {"mean": outcome.evaluation.mean, "std": outcome.evaluation.std}
+        print(json.dumps(facts))
+        return outcome.exit_code
+
+    return guarded(session)
+
+
+if __name__ == "__main__":
+    settle()
+    raise SystemExit(_process(sys.argv[1]))

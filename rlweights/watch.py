@@ -1,0 +1,81 @@
+"""TensorBoard beside a run: started with it, ended with it."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+COMMAND = (sys.executable, "-m", "tensorboard.main")
+
+_ADDRESS = re.compile(r"https?://\S+")
+
+
+@contextlib.contextmanager
+def watched(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Runs TensorBoard on a folder for the time of a `with` block.
+
+    The block need not wait for it: `say` gets the address as soon as TensorBoard listens, or the reason why
+    it does not. A run goes on without it.
+
+    Args:
+        folder: The folder with the runs.
+        say: Shows one line; it is called by another thread.
+    """
+    try:
+        # A session of its own: Ctrl-C asks the run to stop, and TensorBoard shows it until it has.
+        process = subprocess.Popen(
+            [*COMMAND, "--logdir", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        say(f"TensorBoard cannot start: {error.strerror or error}")
+        yield
+        return
+    assert process.stderr is not None
+    ending = threading.Event()
+    listener = threading.Thread(target=_listen, args=(process.stderr, say, ending), daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        _end(process)
+        listener.join(timeout=5)
+        process.stderr.close()
+
+
+def _listen(stream: IO[str], say: Callable[[str], None], ending: threading.Event) -> None:
+    """Reads what TensorBoard says to its end (a full pipe would stop it); passes on what matters."""
+    started, last = False, "it said nothing"
+    for line in stream:
+        last = line.strip() or last
+        address = _ADDRESS.search(line) if line.startswith("TensorBoard ") else None
+        if address is not None and not started:
+            started = True
+            say(f"TensorBoard  {address.group()}")
+    if not ending.is_set():
+        say(f"TensorBoard {'has ended' if started else 'cannot start'}: {last}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends TensorBoard and what it has started."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, number)
+            else:
+                process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+            return

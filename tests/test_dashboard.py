@@ -1,0 +1,178 @@
+"""Event files of a real run, read back by TensorBoard's own readers."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from smallruns import small_run
+from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.util import tensor_util
+
+from rlweights import config, dashboard
+
+GROUPS = ("train", "update", "weights", "plasticity", "intervention", "eval", "rollout")
+
+WITHOUT_CHART = (
+    r"train/learning_rate",  # a schedule that the agent file says already
+    r"train/loss",  # the sum of the losses in the chart
+    r"update/applied",  # what is not skipped
+    r"update/nonfinite_\w+",  # explain a skipped update; zero otherwise
+    r"weights/.*/(rms|max)",  # the norm says it, unless one looks for a reason
+)
+"""Tags that only the scalars tab shows."""
+
+
+@pytest.fixture(scope="module")
+def run():
+    return small_run()
+
+
+@pytest.fixture(scope="module")
+def events(run) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run), size_guidance={TENSORS: 0})
+    return accumulator.Reload()
+
+
+def tags_of(events: EventAccumulator, plugin: str) -> list[str]:
+    return [
+        tag
+        for tag in events.Tags()["tensors"]
+        if events.SummaryMetadata(tag).plugin_data.plugin_name == plugin
+    ]
+
+
+def steps_of(events: EventAccumulator, tag: str) -> list[int]:
+    return [event.step for event in events.Tensors(tag)]
+
+
+def layout_of(events: EventAccumulator) -> layout_pb2.Layout:
+    (event,) = events.Tensors(custom_scalar_metadata.CONFIG_SUMMARY_TAG)
+    return layout_pb2.Layout.FromString(tensor_util.make_ndarray(event.tensor_proto).item())
+
+
+def test_scalars_are_written_at_the_steps_of_the_environment(events):
+    every_row = [256, 512, 768, 1024]
+    for tag in ("train/approx_kl", "train/explained_variance", "update/grad_norm", "rollout/ep_rew_mean"):
+        assert steps_of(events, tag) == every_row
+    assert steps_of(events, "intervention/clipping/saturated") == every_row
+    assert steps_of(events, "plasticity/policy/hidden_0/dormant_share") == [512, 1024]
+    assert steps_of(events, "weights/value/head/norm") == [512, 1024]
+    assert steps_of(events, "eval/mean_reward") == [512, 1024]
+
+
+def test_scalars_equal_the_csv(run, events):
+    with (run / "progress.csv").open(newline="") as file:
+        rows = {int(row.pop("env_steps")): row for row in csv.DictReader(file)}
+    scalars = [tag for tag in tags_of(events, "scalars") if not tag.startswith("time/")]
+    assert set(scalars) == set(rows[1024])
+    for tag in scalars:
+        for event in events.Tensors(tag):
+            assert np.float32(rows[event.step][tag]) == tensor_util.make_ndarray(event.tensor_proto)
+
+
+def test_the_evaluation_lies_within_its_interval(events):
+    value, low, high = (
+        [tensor_util.make_ndarray(e.tensor_proto).item() for e in events.Tensors(f"eval/mean_reward{end}")]
+        for end in ("", "_lower", "_upper")
+    )
+    assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
+    assert low[-1] < high[-1]
+
+
+def test_every_chart_of_the_layout_finds_a_recorded_tag(events):
+    layout, scalars = layout_of(events), tags_of(events, "scalars")
+    assert [each.title for each in layout.category] == [
+        "Learning", "Stability", "Interventions", "Plasticity"
+    ]  # fmt: skip
+    for category in layout.category:
+        assert category.chart
+        for chart in category.chart:
+            for pattern in chart.multiline.tag:
+                assert any(re.match(pattern, tag) for tag in scalars), (chart.title, pattern)
+            for series in chart.margin.series:
+                assert {series.value, series.lower, series.upper} <= set(scalars), chart.title
+            assert chart.multiline.tag or chart.margin.series
+
+
+def test_every_recorded_tag_is_in_a_chart_or_said_not_to_be(events):
+    layout, scalars = layout_of(events), tags_of(events, "scalars")
+    charts = [chart for category in layout.category for chart in category.chart]
+    patterns = [pattern for chart in charts for pattern in chart.multiline.tag]
+    exact = {tag for c in charts for s in c.margin.series for tag in (s.value, s.lower, s.upper)}
+    in_groups = [tag for tag in scalars if tag.startswith(tuple(f"{group}/" for group in GROUPS))]
+    assert {tag.partition("/")[0] for tag in in_groups} == set(GROUPS)
+    left = [t for t in in_groups if t not in exact and not any(re.match(p, t) for p in patterns)]
+    assert [t for t in left if not any(re.fullmatch(p, t) for p in WITHOUT_CHART)] == []
+    stale = [p for p in WITHOUT_CHART if not any(re.fullmatch(p, t) for t in left)]
+    assert stale == []
+
+
+def test_hparams_session_has_values_metrics_and_an_end(run, events):
+    def content(tag):
+        return events.SummaryMetadata(tag).plugin_data.content
+
+    experiment = hparams_metadata.parse_experiment_plugin_data(content(hparams_metadata.EXPERIMENT_TAG))
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert "eval/mean_reward" in metrics
+    assert set(metrics) <= set(tags_of(events, "scalars"))
+
+    start_tag = hparams_metadata.SESSION_START_INFO_TAG
+    start = hparams_metadata.parse_session_start_info_plugin_data(content(start_tag))
+    values = {name: getattr(v, v.WhichOneof("kind")) for name, v in start.hparams.items()}
+    assert values.keys() == {info.name for info in experiment.hparam_infos}
+    agent = config.load(run / "agent.toml")
+    assert values["algorithm.gamma"] == agent.algorithm.gamma == 0.98
+    assert values["algorithm.learning_rate.from"] == 1e-3
+    assert values["environment.id"] == "CartPole-v1"
+    assert values["network.hidden_sizes"] == "[64, 64]"
+    assert values["network.layer_norm"] is False
+    assert values["interventions.clipping.bound"] == 3.0
+    assert values["interventions.adaptive_noise.target"] == 0.005
+    assert values["budget.total_timesteps"] == 1024
+
+    end_tag = hparams_metadata.SESSION_END_INFO_TAG
+    end = hparams_metadata.parse_session_end_info_plugin_data(content(end_tag))
+    assert end.status == api_pb2.STATUS_SUCCESS
+    assert end.end_time_secs >= start.start_time_secs > 0
+
+
+def test_two_rules_of_one_kind_keep_their_own_hyperparameters():
+    rules = [{"rule": "clipping", "bound": 1.0}, {"rule": "clipping", "name": "second", "bound": 2.0}]
+    values = dashboard.hyperparameters({"interventions": rules})
+    assert values["interventions.clipping.bound"] == 1.0
+    assert values["interventions.second.bound"] == 2.0
+
+
+def test_a_run_that_was_stopped_ends_as_a_failure():
+    summary = dashboard.hparams_end(success=False)
+    data = summary.value[0].metadata.plugin_data.content
+    assert hparams_metadata.parse_session_end_info_plugin_data(data).status == api_pb2.STATUS_FAILURE
+
+
+def test_the_agent_is_there_as_text(run, events):
+    (event,) = events.Tensors("agent")
+    text = tensor_util.make_ndarray(event.tensor_proto)[0].decode()
+    assert text == f"```toml\n{(run / 'agent.toml').read_text()}\n```"
+
+
+def test_histograms_come_at_their_cadence_and_count_every_weight(events):
+    tags = tags_of(events, "histograms")
+    layers = ("hidden_0", "hidden_1", "head")
+    assert set(tags) == {f"{network}/{layer}/kernel" for network in ("policy", "value") for layer in layers}
+    assert steps_of(events, "policy/hidden_0/kernel") == [1024]
+    buckets = tensor_util.make_ndarray(events.Tensors("policy/hidden_0/kernel")[0].tensor_proto)
+    assert buckets.shape[1] == 3
+    assert buckets[:, 2].sum() == 4 * 64
+    assert (buckets[:, 0] < buckets[:, 1]).all()
+    bound = 3.0 / 4**0.5  # the default agent's clipping: 3 / sqrt(fan_in)
+    assert -bound - 1e-6 <= buckets[0, 0] < buckets[-1, 1] <= bound + 1e-6
+
+
+def test_event_files_stay_small(run):
+    (file,) = run.glob("events.out.tfevents.*")
+    assert file.stat().st_size < 100_000

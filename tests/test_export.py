@@ -1,0 +1,230 @@
+"""Exported policies act as the agent does in a process that has never heard of rlweights."""
+
+import json
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from smallruns import small_run, untrained_run
+
+from rlweights import export
+from rlweights.config import ConfigError
+from rlweights.trained import TrainedAgent
+
+# Keras' own saving reads variables in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+
+KINDS = {"keras": "policy.keras", "saved_model": "policy", "tflite": "policy.tflite"}
+SEEDS = (1, 2, 3)
+
+READER = '''
+"""Loads every model below a folder; writes what it says about the observations, and what it reaches."""
+import json, sys, warnings
+from pathlib import Path
+import numpy as np
+
+def load(path):
+    if path.suffix == ".keras":
+        import keras
+        model = keras.saving.load_model(path)
+        return lambda x: np.asarray(model(x))
+    import tensorflow as tf
+    if path.suffix == ".tflite":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            interpreter = tf.lite.Interpreter(str(path))
+        def run(x):
+            entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+            interpreter.resize_tensor_input(entry["index"], x.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(entry["index"], x)
+            interpreter.invoke()
+            return interpreter.get_tensor(result["index"])
+        return run
+    model = tf.saved_model.load(str(path))
+    return lambda x: np.asarray(model.serve(x))
+
+def greedy_return(policy, seed):
+    import gymnasium as gym
+    env = gym.make("CartPole-v1")
+    observation, total, ended = env.reset(seed=seed)[0], 0.0, False
+    while not ended:
+        observation, reward, terminated, truncated, _ = env.step(int(policy(observation[None]).argmax()))
+        total, ended = total + reward, terminated or truncated
+    return total
+
+folder, seeds = Path(sys.argv[1]), json.loads(sys.argv[2])
+found = {}
+for path in sorted(folder.glob("*/policy*")):
+    policy, name = load(path), path.relative_to(folder).as_posix()
+    found[name] = {"outputs": policy(np.load(path.parent / "observations.npy")).tolist()}
+    if path.parent.name == "trained":
+        found[name]["returns"] = [greedy_return(policy, seed) for seed in seeds]
+assert not any(name.startswith("rlweights") for name in sys.modules)
+print(json.dumps(found))
+'''
+
+
+class Pixels(gym.Env):
+    """Noise to look at."""
+
+    observation_space = gym.spaces.Box(0, 255, (40, 44, 3), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.integers(0, 256, (40, 44, 3), dtype=np.uint8), {}
+
+    def step(self, action):
+        return self.np_random.integers(0, 256, (40, 44, 3), dtype=np.uint8), 0.0, False, True, {}
+
+
+CARTPOLE, PENDULUM, PIXELS = {"id": "CartPole-v1"}, {"id": "Pendulum-v1"}, {"id": "rlweights/Pixels-v0"}
+NORMALIZED = {"normalize_observations": True}
+AGENTS = {
+    "normalized": {"environment": CARTPOLE | NORMALIZED},
+    "layer_norm": {"environment": CARTPOLE, "network": {"layer_norm": True, "activation": "relu"}},
+    "continuous": {"environment": PENDULUM, "network": {"log_std_init": -1.0}},
+    "shared": {"environment": CARTPOLE, "network": {"shared": True, "activation": "silu"}},
+    "everything": {
+        "environment": PENDULUM | NORMALIZED,
+        "network": {"shared": True, "layer_norm": True, "hidden_sizes": [8, 16, 8], "activation": "elu"},
+    },
+    "pixels": {"environment": PIXELS},
+    "normalized_pixels": {"environment": PIXELS | NORMALIZED},
+}
+NAMES = ["trained", *AGENTS]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """What agents say themselves, and what their exports said in another process."""
+    gym.register(PIXELS["id"], Pixels)
+    folder = tmp_path_factory.mktemp("exports")
+    runs = {"trained": small_run()}
+    runs |= {name: untrained_run(tmp_path_factory.mktemp(name), data) for name, data in AGENTS.items()}
+    wanted = {}
+    for name, run in runs.items():
+        agent = TrainedAgent(run)
+        (folder / name).mkdir()
+        for target in KINDS.values():
+            if "pixels" in name and target.endswith(".tflite"):
+                continue  # the same graph as the others, and slow to convert
+            export.write(agent, folder / name / target)
+        observations = export._observations(agent)[:7]  # another batch size than the one that was checked
+        np.save(folder / name / "observations.npy", observations)
+        wanted[name] = {"outputs": np.asarray(agent.assembly.networks.policy(observations))}
+        if name == "trained":
+            wanted[name]["returns"] = [
+                agent._play(gym.make("CartPole-v1"), 1, s, lambda: 0)[0] for s in SEEDS
+            ]
+    del gym.registry[PIXELS["id"]]
+    script = folder / "reader.py"
+    script.write_text(READER)
+    command = [sys.executable, str(script), str(folder), json.dumps(SEEDS)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return wanted, json.loads(done.stdout), folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_exported_policy_gives_the_agents_own_outputs(exported, name, kind):
+    if "pixels" in name and kind == "tflite":
+        pytest.skip("not exported: the graph is that of the other kinds")
+    wanted, found, _ = exported
+    outputs = wanted[name]["outputs"]
+    assert np.ptp(outputs) > 1e-3  # a comparison of zeros would prove nothing
+    tolerance = export.TOLERANCE * max(1.0, np.abs(outputs).max())
+    np.testing.assert_allclose(found[f"{name}/{KINDS[kind]}"]["outputs"], outputs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_policy_reaches_the_same_greedy_returns(exported, kind):
+    wanted, found, _ = exported
+    assert found[f"trained/{KINDS[kind]}"]["returns"] == wanted["trained"]["returns"]
+
+
+def test_an_export_leaves_only_its_target(exported):
+    _, _, folder = exported
+    assert {p.name for p in (folder / "trained").iterdir()} == {*KINDS.values(), "observations.npy"}
+
+
+def test_statistics_far_from_zero_lose_no_precision(tmp_path):
+    agent = TrainedAgent(untrained_run(tmp_path, AGENTS["normalized"]))
+    normalization = agent.assembly.networks.normalization
+    normalization.mean.assign(np.full(4, 1000.0))
+    normalization.variance.assign(np.full(4, 0.01))
+    export.write(agent, tmp_path / "policy.keras")
+
+
+def test_the_check_sees_observations_of_the_scale_of_the_statistics(tmp_path):
+    agent = TrainedAgent(untrained_run(tmp_path, AGENTS["normalized"]))
+    normalization = agent.assembly.networks.normalization
+    normalization.mean.assign(np.full(4, 1000.0))
+    normalized = np.asarray(normalization(export._observations(agent)))
+    assert np.abs(normalized).max() < 5.0  # none at the limit of 10, where every policy looks alike
+    assert normalized.std() == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize("target", ["policy.h5", "policy.onnx", "policy.keras.zip"])
+def test_unknown_kinds_are_refused(tmp_path, target):
+    agent = TrainedAgent(small_run())
+    with pytest.raises(ConfigError, match=r"takes a \.keras or \.tflite file, or a folder"):
+        export.write(agent, tmp_path / target)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", KINDS.values())
+def test_existing_targets_are_refused_and_left_alone(tmp_path, target):
+    agent, path = TrainedAgent(small_run()), tmp_path / target
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        export.write(agent, path)
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("target", KINDS.values())
+def test_a_missing_folder_is_one_line(tmp_path, target):
+    agent = TrainedAgent(small_run())
+    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
+        export.write(agent, tmp_path / "nowhere" / target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_acts_differently_leaves_nothing_behind(tmp_path, monkeypatch):
+    agent, fill = TrainedAgent(small_run()), export._fill
+
+    def wrong(model, policy):
+        fill(model, policy)
+        bias = model.get_layer("head").bias
+        bias.assign(bias + 0.01)
+
+    monkeypatch.setattr(export, "_fill", wrong)
+    for target in ("policy.keras", "policy"):
+        with pytest.raises(ConfigError, match=r"differs from the agent by 0\.01"):
+            export.write(agent, tmp_path / target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_behind_when_a_writer_breaks(tmp_path, monkeypatch):
+    def broken(model, target, observations):
+        target.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_keras", broken)
+    with pytest.raises(KeyboardInterrupt):
+        export.write(TrainedAgent(small_run()), tmp_path / "policy.keras")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_converter_prints_nothing(tmp_path, capfd):
+    agent = TrainedAgent(small_run())
+    capfd.readouterr()
+    export.write(agent, tmp_path / "policy.tflite")
+    assert capfd.readouterr().out == ""
