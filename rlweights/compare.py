@@ -38,7 +38,7 @@ def compare(
         starts = max(steps[0] for curves in groups.values() for steps, _ in curves)
         grid = np.linspace(starts, ends, points)
         typer.echo(f"{tag}: interquartile mean over seeds [95 % bootstrap interval]")
-        names = {name: f"{name} ({len(curves)} seeds)" for name, curves in groups.items()}
+        names = {name: f"{name} ({_seeds(len(curves))})" for name, curves in groups.items()}
         typer.echo("".join(["       steps", *(f"{title:>34}" for title in names.values())]))
         intervals = {
             name: bootstrap_interval(np.stack([np.interp(grid, steps, values) for steps, values in curves]))
@@ -53,6 +53,10 @@ def compare(
         return 0
 
     raise typer.Exit(guarded(session))
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def main() -> None:

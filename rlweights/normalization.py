@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 
+@keras.saving.register_keras_serializable(package="rlweights")
 class ObservationNormalization(keras.layers.Layer):
     """Normalises observations by their running mean and standard deviation.
 
@@ -21,7 +22,7 @@ class ObservationNormalization(keras.layers.Layer):
     """
 
     def __init__(self, shape, limit: float = 10.0, epsilon: float = 1e-8, **kwargs):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**{"trainable": False, **kwargs})
         self.observation_shape = tuple(int(n) for n in shape)
         self.limit = float(limit)
         self.epsilon = float(epsilon)

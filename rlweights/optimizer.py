@@ -203,7 +203,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             trainable_variables = list(trainable_variables)
             self.build(trainable_variables)
         self._demand_iterations()
-        step = ops.convert_to_tensor(self.inner.iterations)
+        step = ops.copy(self.inner.iterations)
         self._restore()
         self.inner.apply(grads, trainable_variables)
         for rule in self._placed("after_step"):
@@ -249,7 +249,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         for i, variable in enumerate(self._undone):
             offsets = [offsets[i] for offsets in self._offsets.values()]
             if offsets:
-                variable.assign(self._clean[i] + sum(offsets[1:], ops.convert_to_tensor(offsets[0])))
+                variable.assign(self._clean[i] + sum(offsets[1:], ops.copy(offsets[0])))
 
     # Iterations -----------------------------------------------------------------------------------
 
@@ -275,7 +275,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self._began = True
         if not self.built:
             return
-        step = ops.convert_to_tensor(self.inner.iterations)
+        step = ops.copy(self.inner.iterations)
         self._restore()
         for rule in self.interventions:
             rule.begin_iteration(step)
@@ -296,7 +296,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             for offset in offsets:
                 offset.assign(ops.zeros_like(offset))
         self._active.assign(False)
-        step = ops.convert_to_tensor(self.inner.iterations)
+        step = ops.copy(self.inner.iterations)
         for rule in self._placed("after_iteration"):
             rule.apply(step)
         self._keep_clean()
@@ -344,7 +344,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     def metrics(self) -> dict[str, Any]:
         """The rules' scalars, by "<rule>/<metric>": tensors in a graph, readable outside of it."""
         return {
-            f"{rule.name}/{name}": ops.convert_to_tensor(variable)
+            f"{rule.name}/{name}": ops.copy(variable)
             for rule in self.interventions
             for name, variable in rule.metrics.items()
         }

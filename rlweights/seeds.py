@@ -18,7 +18,7 @@ from rlweights.config import Agent
 from rlweights.console import Console
 from rlweights.guarded import STOPPED, guarded
 from rlweights.intervals import bootstrap_interval
-from rlweights.session import begin, configured
+from rlweights.session import begin, configured, exit_code
 from rlweights.startup import settle
 from rlweights.watch import watched
 
@@ -183,12 +183,12 @@ def _process(arguments: str) -> int:
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
             outcome = begin(agent, env, overrides, Path(runs), quiet=True)
-        facts: dict[str, Any] = {"code": outcome.exit_code, "run": str(outcome.folder)}
+        facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
         if outcome.evaluation is not None:
             facts |= {"mean": outcome.evaluation.mean, "std": outcome.evaluation.std}
         print(json.dumps(facts))
-        return outcome.exit_code
+        return facts["code"]
 
     return guarded(session)
 

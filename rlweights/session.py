@@ -23,7 +23,7 @@ def train(
     agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool, watch: bool = False
 ) -> int:
     """Trains one agent into a new run folder and returns the exit code of the process."""
-    return guarded(lambda: begin(agent, env, overrides, runs, quiet, watch).exit_code)
+    return guarded(lambda: exit_code(begin(agent, env, overrides, runs, quiet, watch)))
 
 
 def begin(
@@ -74,9 +74,14 @@ def resume(run: Path, overrides: Sequence[str], quiet: bool, watch: bool = False
             if changed:
                 _replace(path, after.to_toml())
             name, runs = run.resolve().parent.name, run.parent.parent
-            return _run(trainer, run, name, runs, watch, resume=True).exit_code
+            return exit_code(_run(trainer, run, name, runs, watch, resume=True))
 
     return guarded(session)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """What the process says to its shell: 0, or 128 and the signal that ended the run."""
+    return 0 if outcome.signal is None else 128 + outcome.signal
 
 
 def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:

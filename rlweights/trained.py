@@ -77,7 +77,8 @@ class TrainedAgent:
         """Plays episodes in the rendered environment.
 
         Returns:
-            The frames [H, W, 3] uint8, one for every state, the last one included; the return of each episode, and the frames per second.
+            The frames [H, W, 3] uint8, one for every state, the last one included; the return of each
+            episode; and the frames per second.
 
         Raises:
             ConfigError: If the environment does not render.

@@ -71,11 +71,6 @@ class Outcome:
     seconds: float
     signal: int | None = None
 
-    @property
-    def exit_code(self) -> int:
-        """What the process says to its shell: 0, or 128 and the signal that ended the run."""
-        return 0 if self.signal is None else 128 + self.signal
-
 
 class Trainer:
     """Trains one agent into one run folder.

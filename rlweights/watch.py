@@ -13,6 +13,9 @@ from typing import IO
 
 COMMAND = (sys.executable, "-m", "tensorboard.main")
 
+PATIENCE = 5.0
+"""Seconds that TensorBoard has to end by itself."""
+
 _ADDRESS = re.compile(r"https?://\S+")
 
 
@@ -51,7 +54,7 @@ def watched(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         ending.set()
         _end(process)
-        listener.join(timeout=5)
+        listener.join(timeout=PATIENCE)
         process.stderr.close()
 
 
@@ -77,5 +80,5 @@ def _end(process: subprocess.Popen[str]) -> None:
             else:
                 process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
+            process.wait(timeout=PATIENCE)
             return

@@ -47,7 +47,17 @@ def test_plain_lines_have_no_control_characters():
 def test_rows_show_the_columns_with_their_numbers():
     lines = shown().splitlines()
     (heading,) = [line for line in lines if "expl.var" in line]
-    assert heading.split() == "steps return entropy kl expl.var at bound noise steps/s".split()
+    assert heading.split() == [
+        "steps",
+        "return",
+        "entropy",
+        "kl",
+        "expl.var",
+        "at",
+        "bound",
+        "noise",
+        "steps/s",
+    ]
     row = lines[lines.index(heading) + 1]
     assert row.split() == ["256", "123", "0.654", "1.2e-04", "0.5", "0.25", "0.0206", "17,395"]
 

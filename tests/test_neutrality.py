@@ -21,6 +21,10 @@ AT_ZERO = {
     "noise": {"stddev": 0.0},
     "adaptive_noise": {"initial_stddev": 0.0},
     "increment": {"amount": 0.0},
+    "projection": {"constraint": lambda weight: weight},
+    "shrinkage": {"rate": 0.0},
+    "recycling": {},  # nobody writes scores
+    "averaging": {},
 }
 """Arguments that make a rule do nothing."""
 
@@ -64,7 +68,8 @@ def without_rules(mode):
 
 
 @pytest.mark.parametrize(
-    ("name", "placement"), [(name, placement) for name, rule in RULES.items() for placement in rule.placements]
+    ("name", "placement"),
+    [(name, placement) for name, rule in RULES.items() for placement in rule.placements],
 )
 def test_at_strength_zero_a_rule_is_no_rule(name, placement):
     rule = RULES[name](**AT_ZERO[name], placement=placement)

@@ -72,7 +72,8 @@ class Experiment:
                         "live before": live,
                         "the loss saw": self.layer.seen.numpy(),
                         "the optimizer saw": self.inner.seen.numpy(),
-                        "stepped to": self.inner.seen.numpy() - np.float32(RATE) * self.inner.gradient.numpy(),
+                        "stepped to": self.inner.seen.numpy()
+                        - np.float32(RATE) * self.inner.gradient.numpy(),
                         "clean after": self.clean(),
                     }
                 )
@@ -145,7 +146,10 @@ def test_after_iteration_is_kept_once_between_iterations():
 @pytest.mark.parametrize("mode", MODES)
 def test_two_undone_rules_add_up(mode):
     rules = {
-        "both": [Noise(0.1, placement="during_iteration", name="a"), Increment(0.5, placement="during_gradient")],
+        "both": [
+            Noise(0.1, placement="during_iteration", name="a"),
+            Increment(0.5, placement="during_gradient"),
+        ],
         "noise": [Noise(0.1, placement="during_iteration", name="a")],
         "increment": [Increment(0.5, placement="during_gradient")],
     }

@@ -27,7 +27,7 @@ OBSERVATIONS = {
     "dict": (
         spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Box(-1, 1, (1,), np.float32)}),
         {"a": [[0.5]], "b": [1]},
-        [[0, 1, 0.5]],  # the space's own order
+        [[0.5, 0, 1]],  # the space's own order: Gymnasium sorts the keys
     ),
     "tuple of dict": (
         spaces.Tuple((spaces.Dict({"x": spaces.MultiBinary(1)}), spaces.Discrete(2))),

@@ -95,9 +95,7 @@ def test_the_best_weights_repeat_the_return_that_made_them_best(run):
 def test_frames_show_every_step_of_every_episode(run):
     frames, returns, fps = TrainedAgent(run).frames(episodes=2, seed=3)
     assert len(returns) == 2
-    assert (
-        len(frames) == sum(returns) + 2
-    )  # a step earns 1 in CartPole; the state after the last one is shown
+    assert len(frames) == sum(returns) + 2  # a step earns 1; how it ended is shown, too
     assert {(frame.shape, frame.dtype.name) for frame in frames} == {((400, 600, 3), "uint8")}
     assert not np.array_equal(frames[0], frames[5])
     assert fps == 50.0

@@ -43,7 +43,7 @@ class Averaging(Intervention):
 
     def update(self, weight, step):
         """Returns the weight as it is."""
-        return ops.convert_to_tensor(weight)
+        return ops.copy(weight)
 
     def finish(self, step):
         """Moves the averages towards the weights."""

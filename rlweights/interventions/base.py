@@ -219,7 +219,7 @@ class Intervention:
 
     def apply(self, step) -> None:
         """Rewrites the selected weights in place and keeps the change."""
-        before = [ops.convert_to_tensor(v) for v in self.variables]
+        before = _values(self.variables)
         for variable in self.variables:
             if self.adds:
                 variable.assign_add(self._checked(self.delta(variable, step), variable, "delta"))
@@ -229,19 +229,19 @@ class Intervention:
                 slot.assign(self.update_slot(variable, slot, step))
         every = self._owner.metrics_every if self.placement == "after_step" else 1
         if every == 1:
-            self._record(before, [ops.convert_to_tensor(v) for v in self.variables], step)
+            self._record(before, _values(self.variables), step)
         else:
             # What nobody looks at need not be measured: at small batches measuring costs more than the rule.
             ops.cond(
                 ops.equal(ops.mod(step + 1, every), 0),
-                lambda: self._record(before, [ops.convert_to_tensor(v) for v in self.variables], step),
+                lambda: self._record(before, _values(self.variables), step),
                 lambda: None,
             )
         self._finish(step)
 
     def offsets(self, step) -> list[Any]:
         """Returns the difference that the rule makes to each selected weight, writing none of them."""
-        before = [ops.convert_to_tensor(v) for v in self.variables]
+        before = _values(self.variables)
         differences = []
         for variable, value in zip(self.variables, before, strict=True):
             if self.adds:
@@ -308,6 +308,11 @@ class Intervention:
         if "on" in self._arguments:
             arguments.append(f"on={self.on!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def _values(variables: Sequence[Any]) -> list[Any]:
+    """The present values, as copies: `convert_to_tensor` of a variable is the variable, read later."""
+    return [ops.copy(variable) for variable in variables]
 
 
 KERNELS_AND_BIASES = kind("kernel", "bias")

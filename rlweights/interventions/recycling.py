@@ -103,7 +103,7 @@ class Recycling(Intervention):
 
     def update(self, weight, step):
         """Returns the weight with the entries of dormant units re-initialised."""
-        layer, new = owner_of(weight), ops.convert_to_tensor(weight)
+        layer, new = owner_of(weight), ops.copy(weight)
         if layer in self._scores:
             fresh = ops.zeros_like(new)
             if id(weight) in self._scales:
@@ -115,7 +115,7 @@ class Recycling(Intervention):
 
     def update_slot(self, weight, slot, step):
         """Returns the optimizer slot with the entries of dormant units zeroed."""
-        layer, new = owner_of(weight), ops.convert_to_tensor(slot)
+        layer, new = owner_of(weight), ops.copy(slot)
         if layer in self._scores:
             new = ops.where(self.dormant(layer, step), ops.zeros_like(new), new)
         if layer in self._feeders and len(weight.shape) >= 2:

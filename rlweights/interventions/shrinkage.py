@@ -83,4 +83,4 @@ class Shrinkage(Intervention):
     def _kept(self, state: dict[int, Any], weight):
         if id(weight) not in state:
             raise ValueError(f"{self.name}: towards {self.towards!r} needs a weight of a built optimizer.")
-        return ops.convert_to_tensor(state[id(weight)])
+        return ops.copy(state[id(weight)])

@@ -30,7 +30,7 @@ class Feedback:
         """Returns the value last written; the step does not matter."""
         if self.variable is None:
             return keras.ops.convert_to_tensor(self.initial)
-        return keras.ops.convert_to_tensor(self.variable)
+        return keras.ops.copy(self.variable)
 
     def get_config(self):
         """Returns name and initial value."""

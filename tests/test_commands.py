@@ -1,0 +1,227 @@
+"""The commands: what they print, what they write, and what they say to the shell."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from smallruns import EPISODES, small_run
+from typer.testing import CliRunner
+
+from rlweights import cli, compare, config, evaluate, export, play, train
+from rlweights.records import read_scalars
+from rlweights.trained import TrainedAgent
+
+
+@pytest.fixture(scope="module")
+def run():
+    return small_run()
+
+
+@pytest.fixture
+def rlweights(monkeypatch):
+    """Runs the `rlweights` script; returns exit code, standard output and standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(cli.app, [str(each) for each in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return invoke
+
+
+def refused(outcome) -> str:
+    """The one line that a command says before it gives up; nothing else."""
+    code, output, error = outcome
+    assert code == 2
+    assert output == ""
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_evaluate_says_what_the_run_said(rlweights, run):
+    code, output, error = rlweights(
+        "evaluate", run, "--episodes", EPISODES, "--seed", 10_000, "--weights", "latest"
+    )
+    assert (code, error) == (0, "")
+    facts = {line[:13].strip(): line[14:] for line in output.splitlines()}
+    assert list(facts) == ["mean return", "95 % interval", "mean length", "weights"]
+    recorded = read_scalars(run)["eval/mean_reward"][-1][1]
+    assert facts["mean return"].startswith(f"{recorded:.2f} +- ")
+    assert facts["weights"] == str(run / "latest" / "weights.safetensors")
+
+
+def test_evaluate_as_json_is_json_and_consistent(rlweights, run):
+    code, output, error = rlweights("evaluate", run, "--episodes", 6, "--json")
+    assert (code, error) == (0, "")
+    facts = json.loads(output)
+    returns = np.array(facts["returns"])
+    assert len(returns) == facts["episodes"] == 6
+    assert facts["mean_reward"] == returns.mean() == facts["mean_ep_length"]  # 1 a step
+    assert facts["std_reward"] == returns.std()
+    low, high = facts["interval_95"]
+    assert returns.min() <= low <= facts["mean_reward"] <= high <= returns.max()
+    assert json.loads(rlweights("evaluate", run, "--episodes", 6, "--json")[1]) == facts
+
+
+def test_evaluate_can_sample_actions_and_take_another_seed(rlweights, run):
+    def returns(*options):
+        return json.loads(rlweights("evaluate", run, "--episodes", 6, "--json", *options)[1])["returns"]
+
+    assert returns() != returns("--stochastic")
+    assert returns() != returns("--seed", 1)
+
+
+def test_play_records_every_state(rlweights, run, tmp_path):
+    target = tmp_path / "cartpole.gif"
+    code, output, error = rlweights("play", run, "--record", target, "--episodes", 1, "--seed", 3)
+    assert (code, error) == (0, "")
+    frames, returns, fps = TrainedAgent(run).frames(1, seed=3)
+    assert output.splitlines() == [
+        f"wrote {target}: {len(frames)} frames",
+        f"episode 0: return {returns[0]:.2f}",
+    ]
+    with Image.open(target) as image:
+        assert image.size == (600, 400)
+        assert image.info["loop"] == 0
+        durations = []
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            durations.append(image.info["duration"])
+        difference = np.asarray(image.convert("RGB"), int) - frames[-1]
+    assert sum(durations) == len(frames) * 1000 / fps  # frames without a change are one that lasts longer
+    assert len(frames) == returns[0] + 1
+    assert np.abs(difference).mean() < 2.0  # a GIF has 256 colours
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film"])
+def test_play_refuses_other_files_before_it_plays(rlweights, run, tmp_path, name):
+    error = refused(rlweights("play", run, "--record", tmp_path / name))
+    assert "takes a file that ends in .gif" in error
+
+
+def test_play_says_why_a_file_cannot_be_written(rlweights, run, tmp_path):
+    error = refused(rlweights("play", run, "--record", tmp_path / "nowhere" / "film.gif"))
+    assert error.endswith("cannot be written: No such file or directory\n")
+
+
+def test_export_writes_and_says_so(rlweights, run, tmp_path):
+    target = tmp_path / "policy.tflite"
+    code, output, error = rlweights("export", run, target)
+    assert (code, error) == (0, "")
+    assert output == f"wrote {target}: acts as {run / 'best' / 'weights.safetensors'} does\n"
+    assert target.read_bytes()[4:8] == b"TFL3"
+    assert "exists already" in refused(rlweights("export", run, target))
+
+
+@pytest.fixture
+def groups(run, tmp_path):
+    """Two seeds of one agent and one of another: copies of one run."""
+    names = ("first/0", "first/1", "second/0")
+    return [shutil.copytree(run, tmp_path / name) for name in names]
+
+
+def test_compare_is_a_table_of_interquartile_means(rlweights, groups):
+    code, output, error = rlweights("compare", *groups, "--points", 4)
+    assert (code, error) == (0, "")
+    title, heading, *rows = output.splitlines()
+    assert title.startswith("rollout/ep_rew_mean: interquartile mean over seeds")
+    assert heading.split() == ["steps", "first", "(2", "seeds)", "second", "(1", "seed)"]
+    assert len(rows) == 4
+    series = read_scalars(groups[0])["rollout/ep_rew_mean"]
+    for row, (step, value) in zip(rows, series, strict=True):
+        cell = f"{value:.1f} [{value:.1f}, {value:.1f}]"
+        assert row.split("  ")[-1].strip() == cell
+        assert row.count(cell) == 2
+        assert row.split()[0] == f"{step:,}"
+
+
+def test_compare_takes_any_tag_and_names_those_there_are(rlweights, groups):
+    code, output, _ = rlweights("compare", *groups, "--tag", "train/approx_kl", "--points", 2)
+    assert code == 0
+    assert output.startswith("train/approx_kl")
+    error = refused(rlweights("compare", *groups, "--tag", "train/kl"))
+    assert "holds no 'train/kl'" in error
+    assert "train/approx_kl" in error
+
+
+def test_agents_lists_every_shipped_agent(rlweights):
+    code, output, error = rlweights("agents")
+    assert (code, error) == (0, "")
+    heading, *rows = output.splitlines()
+    assert heading.split() == ["agent", "environment", "algorithm", "rules", "expected"]
+    assert [row.split()[0] for row in rows] == list(config.shipped())
+    (row,) = [row for row in rows if row.startswith("cartpole ")]
+    assert row.split() == ["cartpole", "CartPole-v1", "ppo", "clipping,", "adaptive_noise", "475"]
+    assert "(xla)" in next(row for row in rows if row.startswith("cartpole_xla"))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "play", "export", "compare"])
+def test_no_run_is_one_line_and_code_2(rlweights, tmp_path, command):
+    more = [tmp_path / "policy.keras"] if command == "export" else []
+    assert "no run folder" in refused(rlweights(command, tmp_path / "nowhere", *more))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "play"])
+def test_damaged_weights_are_one_line_and_code_3(rlweights, run, tmp_path, command):
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "best" / "weights.safetensors").write_bytes(b"\0" * 100)
+    code, output, error = rlweights(command, copied, *(["--record", "x.gif"] if command == "play" else []))
+    assert (code, output, error.count("\n")) == (3, "", 1)
+
+
+def test_the_script_trains(rlweights, tmp_path):
+    code, output, error = rlweights(
+        "train", "cartpole_plain", "-n", 256, "--runs", tmp_path, "--quiet", "--seed", 7,
+        "--set", "evaluation.final_episodes=2", "--set", "network.hidden_sizes=[4]",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    (folder,) = tmp_path.glob("cartpole_plain/7-*")
+    facts = dict(line.split(None, 1) for line in output.splitlines())
+    assert list(facts) == ["reached", "expected", "time", "run", "watch"]
+    assert facts["run"] == str(folder)
+    assert facts["watch"] == f"tensorboard --logdir {tmp_path}"
+
+
+def test_the_script_trains_nothing_that_does_not_exist(rlweights, tmp_path):
+    error = refused(rlweights("train", "cartpol", "--runs", tmp_path / "runs"))
+    assert "Did you mean 'cartpole'?" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_options_are_code_2(rlweights, run):
+    for arguments in (["evaluate"], ["evaluate", run, "--episodes", "0"], ["train", "--seeds", "0"], ["fly"]):
+        assert rlweights(*arguments)[0] == 2
+
+
+def test_the_script_knows_every_command(rlweights):
+    code, output, _ = rlweights("--help")
+    assert code == 0
+    for command in ("train", "evaluate", "play", "export", "compare", "agents"):
+        assert f" {command} " in output
+
+
+@pytest.mark.parametrize("module", [train, evaluate, play, export, compare])
+def test_each_module_has_its_own_main(module):
+    assert callable(module.main)
+
+
+def test_help_is_readable_on_a_narrow_terminal_and_needs_no_tensorflow():
+    script = "import sys; sys.argv[1:] = ['--help']; from rlweights import train\n"
+    script += "try: train.main()\nexcept SystemExit as end: assert not end.code\n"
+    script += "assert 'tensorflow' not in sys.modules"
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    words = done.stdout.split()
+    for option in ("env", "algo", "seed", "seeds", "set", "resume", "runs", "quiet", "watch"):
+        assert f"--{option}" in words
+    assert "PPO with weight clipping and adaptive parameter noise on CartPole-v1" in " ".join(words)
