@@ -11,13 +11,13 @@ train: $(VENV)/.run  ## trains the default agent (or AGENT=...) into runs/
 	$(BIN)/python -m rlweights.train $(AGENT)
 
 test: $(VENV)/.test  ## runs the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(VENV)/.dev  ## what must be clean: ruff, formatting, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: $(VENV)/.test  ## the learning and soak suites, before a release
 	$(BIN)/python -m pytest -q -m slow

@@ -70,7 +70,9 @@ def rejax(what: str, settings: dict) -> dict:
     from rejax import PPO
 
     rollout = settings["num_envs"] * settings["n_steps"]
-    zoo = {"gamma": 0.98, "gae_lambda": 0.8, "ent_coef": 0.0, "learning_rate": 1e-3} if settings["zoo"] else {}
+    zoo = (
+        {"gamma": 0.98, "gae_lambda": 0.8, "ent_coef": 0.0, "learning_rate": 1e-3} if settings["zoo"] else {}
+    )
     algorithm = PPO.create(
         env="CartPole-v1",
         num_envs=settings["num_envs"],

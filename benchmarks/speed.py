@@ -114,7 +114,9 @@ def report(scene: str, what: str, figures: dict[str, list[float | None]]) -> Non
             if value and base
         ]
         digits = 1 if what == "solve" else 0
-        missed = f" ({len(values) - len(reached)} of {len(values)} not reached)" * (len(reached) < len(values))
+        missed = f" ({len(values) - len(reached)} of {len(values)} not reached)" * (
+            len(reached) < len(values)
+        )
         print(
             f"| {name} | {statistics.median(reached):,.{digits}f}{missed} "
             f"| {min(reached):,.{digits}f} to {max(reached):,.{digits}f} "

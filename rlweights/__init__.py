@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rlweights.callbacks import WeightMonitor
     from rlweights.interventions import (
         AdaptiveNoise,
         Averaging,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         Recycling,
         Shrinkage,
     )
-    from rlweights.callbacks import WeightMonitor
     from rlweights.optimizer import InterventionOptimizer
     from rlweights.selection import depth, everything, kind, layers, path, select
     from rlweights.trained import TrainedAgent

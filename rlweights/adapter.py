@@ -23,7 +23,6 @@ class VectorAdapter(gym.vector.VectorEnv):
         num_envs: Number of copies N.
     """
 
-
     def __init__(self, environment: Environment, num_envs: int):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.environment = environment

@@ -1,7 +1,7 @@
 """Interventions in `model.fit`: the Keras callback that makes every epoch an iteration."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -64,13 +64,15 @@ class WeightMonitor(keras.callbacks.Callback):
         """
         self._exchange.close()  # left open if the last validation was interrupted
         optimizer = interventions_of(self.model)
+        if not optimizer.built and all(layer.built for layer in self.model._flatten_layers()):
+            self.model.optimizer.build(self.model.trainable_variables)
         self._demand_probe(optimizer)
         optimizer.begin_iteration()
 
     def on_epoch_end(self, epoch, logs=None):
         """Ends the iteration, and adds what was measured to `logs`."""
         optimizer = interventions_of(self.model)
-        self._demand_probe(optimizer)  # again, because in the first epoch the rules may not have been built
+        self._demand_probe(optimizer)  # again, because a model may build itself in its first step
         if wanted := _scored_layers(optimizer):
             with optimizer.clean():
                 scores = _dormant_scores(self.model, wanted, self.probe)
@@ -147,7 +149,9 @@ def _dormant_scores(model, wanted: set[str], probe) -> dict[str, Any]:
     Raises:
         ValueError: If the model has no such layer, or does not call it for these inputs.
     """
-    layers = [layer for layer in model._flatten_layers() if layer.path in wanted]
+    layers = {}
+    for layer in model._flatten_layers():
+        layers |= {owner_of(v): layer for v in layer._trainable_variables if owner_of(v) in wanted}
     with _recording(layers) as outputs:
         model(probe, training=False)
     if missing := sorted(wanted - outputs.keys()):
@@ -156,8 +160,8 @@ def _dormant_scores(model, wanted: set[str], probe) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _recording(layers: Sequence[Any]) -> Iterator[dict[str, list[Any]]]:
-    """Records the outputs [samples, units] of layers by path: in any model, whether it has a graph or not."""
+def _recording(layers: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
+    """Records the outputs [samples, units] of layers: in any model, whether it has a graph or not."""
     outputs: dict[str, list[Any]] = {}
 
     def recorder(path, call):
@@ -168,10 +172,10 @@ def _recording(layers: Sequence[Any]) -> Iterator[dict[str, list[Any]]]:
 
         return record
 
-    for layer in layers:
-        layer.call = recorder(layer.path, layer.call)
+    for path, layer in layers.items():
+        layer.call = recorder(path, layer.call)
     try:
         yield outputs
     finally:
-        for layer in layers:
+        for layer in layers.values():
             del layer.call  # uncovers the method of the class

@@ -212,7 +212,9 @@ class GraphPrograms:
         states, actions, rewards, terminated, truncated, returns, lengths = (a.stack() for a in record)
         states = tf.ensure_shape(states, (T, *self._episodes.state.shape))
         actions = tf.ensure_shape(actions, (T, N, *distribution.action_shape))
-        for variable, value in zip(self._episodes, episodes, strict=True):
+        last_observations = environment.observe(episodes.state)
+        following = self._revived(episodes, last_observations, Draw(seed, clock + T))
+        for variable, value in zip(self._episodes, following, strict=True):
             variable.assign(value)
         self._clock.assign_add(T)
 
@@ -230,11 +232,27 @@ class GraphPrograms:
             tf.cast(tf.ensure_shape(terminated, (T, N)), tf.float32),
             tf.cast(tf.ensure_shape(truncated, (T, N)), tf.float32),
             tf.ones((T, N)),
-            environment.observe(episodes.state),
+            last_observations,
             self._final_values(states, actions, truncated, Draw(seed, clock)),
             tf.ensure_shape(ended, (T, N)),
         )
         return batch, scalars
+
+    def _revived(self, episodes: VectorState, observations, draw: Draw) -> VectorState:
+        """Begins new episodes where observation or return are not finite: they would stay so for ever."""
+        size = self._num_envs
+        finite = tf.math.is_finite(episodes.episode_return)
+        if observations.dtype.is_floating:
+            finite &= tf.reduce_all(tf.math.is_finite(tf.reshape(observations, [size, -1])), axis=1)
+
+        def revived():
+            fresh = reset_all(self._environment, size, draw.named("revival"))
+            return [
+                tf.where(tf.reshape(finite, [size] + [1] * (old.shape.rank - 1)), old, new)
+                for old, new in zip(episodes, fresh, strict=True)
+            ]
+
+        return VectorState(*tf.cond(tf.reduce_all(finite), lambda: list(episodes), revived))
 
     def _final_values(self, states, actions, truncated, draw: Draw):
         """V of the final observations, recomputed in one batch, and only if an episode was cut off."""

@@ -112,6 +112,8 @@ class Learner:
         metrics |= self._optimize(samples, progress)
         after = self._flat_weights()
         metrics["update/update_to_weight_ratio"] = update_to_weight_ratio(before, after)
+        metrics["update/nonfinite_weights"] = _count(~tf.math.is_finite(after))
+        metrics["update/nonfinite_streak"] = tf.cast(self.bad_streak.value, tf.float32)
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.iteration.assign_add(1)

@@ -1,5 +1,6 @@
 """Two ways to run iterations, one interface: Python steps Gymnasium, or one program does everything."""
 
+import contextlib
 import time
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ import numpy as np
 from rlweights.assembly import Assembly
 from rlweights.compiled import ROWS, GraphPrograms, HostPrograms
 from rlweights.inspection import PROBE_SIZE
+from rlweights.interrupts import shielded
 from rlweights.rollout import Episodes, Rollout
 
 Row = tuple[dict[str, float], Episodes]
@@ -21,6 +23,9 @@ class Loop(Protocol):
 
     variables: list[Any]
     """State beyond the learner's that a checkpoint must hold."""
+
+    exact: bool
+    """Whether what follows depends on the variables alone, without a boundary: any iteration may be saved."""
 
     def boundary(self, iteration: int, attempt: int) -> None:
         """Makes what follows depend on nothing but the variables, (iteration, attempt) and the seed."""
@@ -47,21 +52,28 @@ class Loop(Protocol):
 class HostLoop:
     """Iterations in Gymnasium vector environments."""
 
+    exact = False
+
     def __init__(self, assembly: Assembly):
         agent = assembly.agent
         self.variables: list[Any] = []
-        self.envs = assembly.make_envs(agent.environment.num_envs)
+        with shielded() if agent.environment.vectorization_mode == "async" else contextlib.nullcontext():
+            self.envs = assembly.make_envs(agent.environment.num_envs)
         self.rollout = Rollout(self.envs, assembly.distribution, agent.algorithm.n_steps, agent.seed)
         self.programs = HostPrograms(
             assembly.learner, assembly.encoder.shape, assembly.encoder.dtype, agent.environment.num_envs
         )
         self._encoder = assembly.encoder
+        self._reward_scaling = assembly.learner.reward_scaling
         self._rollout_size = agent.steps_per_iteration
         self._observations: np.ndarray | None = None
 
     def boundary(self, iteration: int, attempt: int) -> None:
         """Resets the environments, whose state nobody can save, with seeds of (seed, iteration, attempt)."""
         self.rollout.reset(iteration, attempt)
+        if self._reward_scaling is not None:
+            returns = self._reward_scaling.returns
+            returns.assign(np.zeros(returns.shape))  # those of the episodes that have just been cut
 
     def advance(self, iteration: int, limit: int) -> list[Row]:
         """Runs one iteration."""
@@ -71,9 +83,10 @@ class HostLoop:
         return [(self.programs.learn(batch), episodes)]
 
     def probe(self) -> np.ndarray:
-        """Returns the observations of the newest rollout."""
+        """Returns the observations of the newest rollout, with zeros for what is not finite."""
         assert self._observations is not None
-        return self._observations.reshape(-1, *self._observations.shape[2:])[:PROBE_SIZE]
+        probe = self._observations.reshape(-1, *self._observations.shape[2:])[:PROBE_SIZE]
+        return np.nan_to_num(probe, nan=0.0, posinf=0.0, neginf=0.0)
 
     @property
     def probe_spec(self) -> tuple[tuple[int, ...], str]:
@@ -87,6 +100,8 @@ class HostLoop:
 
 class GraphLoop:
     """Iterations in environments that are TensorFlow functions, many in one call."""
+
+    exact = True
 
     def __init__(self, assembly: Assembly):
         agent = assembly.agent

@@ -117,9 +117,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         _refuse(inner)
         if self._distribution_strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                "InterventionOptimizer runs on one device, not in a strategy of several."
-            )
+            raise ValueError("InterventionOptimizer runs on one device, not in a strategy of several.")
         names = [rule.name for rule in interventions]
         doubles = sorted({each for each in names if names.count(each) > 1})
         if doubles:
@@ -132,6 +130,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self.metrics_every = metrics_every
         self.feedback = FeedbackBoard(self)
         self._began = False
+        self._saved_paths: Sequence[str] = ()
 
     # Building -------------------------------------------------------------------------------------
 
@@ -144,6 +143,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         """
         if self.built:
             return
+        _restore_paths(variables, self._saved_paths)
         with tf.init_scope():  # Keras may call this while it traces the first step
             if self.interventions and not all(v.value.is_initialized() for v in variables):
                 raise ValueError(
@@ -382,7 +382,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
-        """Returns the configuration of the inner optimizer and of every rule."""
+        """Returns the configuration of the inner optimizer and of every rule, and the weights' paths."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -390,6 +390,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             "interventions": [serialize(rule) for rule in self.interventions],
             "metrics_every": self.metrics_every,
             "feedback": {k: np.asarray(v).tolist() for k, v in self.extra_feedback.items()},
+            "paths": [v.path for v in self._trainable_variables] or list(self._saved_paths),
         }
 
     @classmethod
@@ -402,11 +403,26 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
         inner = deserialize(config.pop("inner"))
         rules = [deserialize(rule) for rule in config.pop("interventions")]
-        return cls(inner, rules, **config)
+        paths = config.pop("paths", ())
+        optimizer = cls(inner, rules, **config)
+        optimizer._saved_paths = tuple(paths)
+        return optimizer
 
     def __repr__(self):
         chain = " -> ".join([type(self.inner).__name__, *map(repr, self.interventions)])
         return f"InterventionOptimizer({chain})"
+
+
+def _restore_paths(variables: Sequence[Any], saved: Sequence[str]) -> None:
+    """Gives the weights of a loaded model their paths back.
+
+    Keras builds the layers of a `Sequential` or subclassed model that it loads before the model, so that
+    their paths lose its name; but selectors, draws and metrics go by path.
+    """
+    pairs = list(zip(variables, saved, strict=False))
+    if len(variables) == len(saved) and all(f"/{old}".endswith(f"/{v.path}") for v, old in pairs):
+        for variable, old in pairs:
+            variable._path = old
 
 
 def _refuse(inner) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class Processes:
         self._at_once = at_once
         self._running: set[subprocess.Popen[str]] = set()
         self._signal: int | None = None
+        self._lock = threading.RLock()  # a second signal may come while the first is passed on
 
     def train(
         self, seeds: Sequence[int], agent: str, env: str | None, overrides: Sequence[str], runs: Path
@@ -105,20 +107,22 @@ class Processes:
                 yield future.result()
 
     def _one(self, seed: int, arguments: Sequence[Any]) -> Ended:
-        if self._signal is not None:
-            return Ended(seed, 128 + self._signal)
-        # A session of its own: Ctrl-C reaches all processes of a terminal, and two signals mean "at once".
-        with subprocess.Popen(
-            [sys.executable, "-m", "rlweights.seeds", json.dumps(arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
+        with self._lock:  # a signal finds each process either running or never started
+            if self._signal is not None:
+                return Ended(seed, 128 + self._signal)
+            # A session of its own: Ctrl-C reaches all of a terminal's processes, and two mean "at once".
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rlweights.seeds", json.dumps(arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
             self._running.add(process)
+        with process:
             output, errors = process.communicate()
-            self._running.discard(process)
+        self._running.discard(process)
         lines = output.splitlines()
         if lines and lines[-1].startswith("{"):
             facts = json.loads(lines[-1])
@@ -133,9 +137,10 @@ class Processes:
         """Passes SIGINT and SIGTERM on to the processes; none is started after the first."""
 
         def handle(number, frame):
-            self._signal = number
-            for process in list(self._running):
-                process.send_signal(number)
+            with self._lock:
+                self._signal = number
+                for process in list(self._running):
+                    process.send_signal(number)
 
         previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

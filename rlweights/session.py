@@ -1,22 +1,19 @@
 """One training session of the command line: from words to an exit code."""
 
 import contextlib
-import os
+import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rlweights import config
 from rlweights import runs as run_folders
 from rlweights.assembly import Assembly
-from rlweights.config import Agent, ConfigError
+from rlweights.config import Agent
 from rlweights.console import Console
 from rlweights.guarded import guarded
 from rlweights.trainer import Outcome, Trainer
 from rlweights.watch import watched
-
-CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect.", "description", "guard.")
-"""What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
 
 
 def train(
@@ -58,21 +55,11 @@ def resume(run: Path, overrides: Sequence[str], quiet: bool, watch: bool = False
     """Goes on with a run from its newest checkpoint and returns the exit code of the process."""
 
     def session() -> int:
-        path = run / "agent.toml"
-        if not path.is_file():
-            raise ConfigError(f"{run}: no run folder, it holds no agent.toml")
-        before, after = config.load(path), config.load(path, overrides)
-        changed = _differences(before, after)
-        refused = [key for key in changed if not key.startswith(CHANGEABLE)]
-        if refused:
-            raise ConfigError(
-                f"{path}: a resumed run keeps what it trains; these keys differ: {', '.join(refused)}. "
-                f"Start a new run to change them"
-            )
+        path = run / run_folders.AGENT
+        before, after = run_folders.read(run), config.load(path, overrides)
+        run_folders.refuse_changes(before, after, str(path))
         assembly = Assembly(after, str(path), run)
         with Trainer(assembly, _console(after, quiet)) as trainer:
-            if changed:
-                _replace(path, after.to_toml())
             name, runs = run.resolve().parent.name, run.parent.parent
             return exit_code(_run(trainer, run, name, runs, watch, resume=True))
 
@@ -100,24 +87,6 @@ def _console(agent: Agent, quiet: bool) -> Console:
     return Console(agent.total_iterations * agent.steps_per_iteration, quiet=quiet)
 
 
-def _differences(before: Agent, after: Agent) -> list[str]:
-    """The keys, with dots, in which two configurations differ."""
-
-    def flat(value: Any, key: str = "") -> dict[str, Any]:
-        if isinstance(value, dict):
-            return {k: v for name, part in value.items() for k, v in flat(part, f"{key}{name}.").items()}
-        return {key.rstrip("."): value}
-
-    old, new = (flat(agent.model_dump(by_alias=True)) for agent in (before, after))
-    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".toml.new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _header(assembly: Assembly, name: str, run: Path) -> list[str]:
     agent = assembly.agent
     section, algorithm = agent.environment, agent.algorithm
@@ -136,6 +105,8 @@ def _header(assembly: Assembly, name: str, run: Path) -> list[str]:
 
 def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
     facts: dict[str, str] = {}
+    folder = shlex.quote(str(outcome.folder))
+    resume = f"python -m rlweights.train --resume {folder}"
     if outcome.evaluation is not None:
         result = outcome.evaluation
         facts["reached"] = (
@@ -143,10 +114,16 @@ def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
         )
         if agent.expect is not None:
             facts["expected"] = f"{agent.expect.mean_reward:g}"
+    elif outcome.signal is not None:
+        name = signal.Signals(outcome.signal).name
+        facts["stopped"] = f"by {name} after {outcome.env_steps:,} steps; the weights are saved"
+        facts["resume"] = f"{resume}    # exactly, from step {outcome.resumes_at:,} on"
     else:
-        facts["stopped"] = f"by a signal after {outcome.env_steps:,} steps; the weights are saved"
-        facts["resume"] = f"python -m rlweights.train --resume {outcome.folder}"
-    facts["time"] = f"{outcome.seconds:.1f} s, {outcome.env_steps / max(outcome.seconds, 1e-9):,.0f} steps/s"
+        facts["finished"] = f"before, after {outcome.env_steps:,} steps; nothing was changed"
+        facts["extend"] = f"{resume} --total-timesteps {2 * outcome.env_steps}"
+    if outcome.made:
+        rate = outcome.made / max(outcome.seconds, 1e-9)
+        facts["time"] = f"{outcome.seconds:.1f} s, {rate:,.0f} steps/s"
     facts["run"] = str(outcome.folder)
-    facts["watch"] = f"tensorboard --logdir {runs}"
+    facts["watch"] = f"tensorboard --logdir {shlex.quote(str(runs))}"
     return facts

@@ -1,79 +1,65 @@
 """The training loop: rollouts and updates, records, evaluation, checkpoints."""
 
 import contextlib
-import signal
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from rlweights import checkpoints, dashboard
+from rlweights import dashboard, runs
 from rlweights.assembly import Assembly
+from rlweights.checkpoints import CheckpointError
+from rlweights.config import ConfigError
 from rlweights.console import Console
 from rlweights.evaluation import Result, evaluate
+from rlweights.guard import Guard, NotFinite, TrainingStopped
 from rlweights.inspection import Inspection
+from rlweights.interrupts import Interrupts
 from rlweights.intervals import bootstrap_interval
 from rlweights.loops import loop_of
 from rlweights.networks import NumpyPolicy
-from rlweights.records import Records
-from rlweights.rollout import Episodes
+from rlweights.progress import Best, Progress
+from rlweights.rate import Rate
+from rlweights.records import Records, RecordsError
 from rlweights.runlock import RunLock
+from rlweights.snapshots import Snapshots
+from rlweights.stepper import BrokenEnvironment
 
-WINDOW = 100
-"""Episodes over which `rollout/ep_rew_mean` is a mean, as in Stable-Baselines3."""
-
-MAX_ROLLBACKS = 3
-"""Attempts to train past a point from which updates were not finite."""
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the last good checkpoint is intact."""
-
-
-@dataclass
-class EpisodeWindow:
-    """The newest iterations that together hold at least WINDOW episodes."""
-
-    iterations: deque[tuple[int, float, int]] = field(default_factory=deque)
-    count: int = 0
-
-    def add(self, episodes: Episodes) -> None:
-        """Adds the episodes that ended in one iteration."""
-        if episodes.count == 0:
-            return
-        self.iterations.append((episodes.count, episodes.total_return, episodes.total_length))
-        self.count += episodes.count
-        while self.count - self.iterations[0][0] >= WINDOW:
-            self.count -= self.iterations.popleft()[0]
-
-    def scalars(self) -> dict[str, float]:
-        """Mean return and length; nothing while no episode has ended."""
-        if not self.count:
-            return {}
-        return {
-            "rollout/ep_rew_mean": sum(r for _, r, _ in self.iterations) / self.count,
-            "rollout/ep_len_mean": sum(n for _, _, n in self.iterations) / self.count,
-        }
+__all__ = ["Outcome", "Trainer", "TrainingStopped", "acting"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended.
+
+    Attributes:
+        folder: The run folder.
+        evaluation: The last evaluation; None if there was none.
+        env_steps: Environment steps of the whole run.
+        seconds: How long this session of it took.
+        signal: The signal that ended it, if one did.
+        resumes_at: The step of the newest checkpoint, 0 if there is none.
+        made: Environment steps of this session.
+    """
 
     folder: Path
     evaluation: Result | None
     env_steps: int
     seconds: float
     signal: int | None = None
+    resumes_at: int = 0
+    made: int = 0
 
 
 class Trainer:
     """Trains one agent into one run folder.
+
+    Whatever a checkpoint does not hold is a pure function of the seed and the iteration, or is measured anew,
+    so a run that was killed at any moment and resumed ends like one that was not.
 
     Args:
         assembly: The agent.
@@ -87,15 +73,19 @@ class Trainer:
         self.console = console
         self.loop = loop_of(assembly)
         self.folder = Path()
-        self.window = EpisodeWindow()
-        self.best = -float("inf")
-        self.iteration = 0
-        self.attempt = 0
-        self._signal: int | None = None
+        self._progress = Progress(Best(self._weights()))
+        self._guard = Guard(self.agent.guard)
+        self._interrupts = Interrupts()
+        self._rate = Rate()
         self._evaluation_envs: dict[int, Any] = {}
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
         self._probe: np.ndarray | None = None
+        self._snapshots: Snapshots
+        self._rows, self._evaluations, self._saves = (
+            _iterations(steps, self.agent.steps_per_iteration)
+            for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
+        )
 
     def __enter__(self) -> "Trainer":
         return self
@@ -104,6 +94,11 @@ class Trainer:
         for envs in self._evaluation_envs.values():
             envs.close()
         self.loop.close()
+
+    @property
+    def iteration(self) -> int:
+        """Iterations so far."""
+        return self._progress.iteration
 
     @property
     def env_steps(self) -> int:
@@ -117,119 +112,170 @@ class Trainer:
 
         Args:
             folder: The run folder.
-            resume: Whether to go on from the folder's newest checkpoint.
+            resume: Whether to go on from the folder's newest checkpoint. A finished run is left as it is.
 
         Raises:
             TrainingStopped: If updates were not finite for too long.
+            BrokenEnvironment: If the environment failed.
+            CheckpointError: If a checkpoint could not be written, or none of those that exist be read.
+            RecordsError: If the records could not be written.
+            RunLockedError: If another process trains into the folder.
+            ConfigError: If the run cannot be resumed as this agent.
         """
         started = time.monotonic()
         self.folder = folder
-        result = None
         with contextlib.ExitStack() as stack:
             stack.enter_context(RunLock(folder))
-            keep = checkpoints.Checkpoints(folder / "checkpoints", self.agent.checkpoint.keep)
-            if resume:
-                self._restore(keep)
+            self._interrupts = stack.enter_context(Interrupts())
+            self._snapshots = Snapshots(folder, self.assembly, self.loop)
+            if resume and self._finished_before():
+                return Outcome(folder, None, self.env_steps, time.monotonic() - started)
             first = self.env_steps
             records = stack.enter_context(Records(folder, resume_step=first if resume else None))
-            records.summary(dashboard.layout(), first)
-            for summary in dashboard.hparams(self.agent.model_dump(by_alias=True)):
-                records.summary(summary, first)
-            records.text(first, "agent", f"```toml\n{self.agent.to_toml()}\n```")
-            stack.enter_context(self._signals())
-            self._train(records, keep)
-            if self._signal is None:
-                result = self._evaluate(records, self.agent.evaluation.final_episodes)
-                records.flush()
-                self._save(keep)
-            self._save_latest()
-            records.summary(dashboard.hparams_end(success=self._signal is None), self.env_steps)
-        seconds = time.monotonic() - started
-        return Outcome(folder, result, self.env_steps, seconds, self._signal)
-
-    def _train(self, records: Records, keep: checkpoints.Checkpoints) -> None:
-        agent, total = self.agent, self.agent.total_iterations
-        rows, evaluations, saves = (
-            _iterations(steps, agent.steps_per_iteration)
-            for steps in (agent.logging.every, agent.evaluation.every, agent.checkpoint.every)
+            self._introduce(records)
+            try:
+                result = self._train(records)
+                if result is None:
+                    self._end(records, success=False)
+            except (TrainingStopped, BrokenEnvironment):
+                with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
+                    self._end(records, success=False)
+                raise
+        return Outcome(
+            folder,
+            result,
+            self.env_steps,
+            time.monotonic() - started,
+            self._interrupts.number,
+            self._snapshots.newest or 0,
+            self.env_steps - first,
         )
-        rate = _Rate()
-        self.loop.boundary(self.iteration, self.attempt)
-        while self.iteration < total and self._signal is None:
-            if saves and self.iteration and self.iteration % saves == 0:
-                records.flush()
-                self._save(keep)
-                self.loop.boundary(self.iteration, self.attempt)
-            limit = min(
-                [total - self.iteration]
-                + [every - self.iteration % every for every in (evaluations, saves) if every]
-            )
-            rolled_back = False
-            done = self.loop.advance(self.iteration, limit)
-            rate.tick(len(done) * agent.steps_per_iteration)
-            for scalars, episodes in done:
-                self.iteration += 1
-                self.window.add(episodes)
-                if self._goes_on(scalars, keep):
-                    self._record(records, rate, scalars, rows, total)
-                else:
-                    rolled_back = True
-                    break
-            due = evaluations and self.iteration % evaluations == 0 and self.iteration < total
-            if due and not rolled_back:
-                with rate.paused():
-                    self._evaluate(records, agent.evaluation.episodes)
 
-    def _record(self, records: Records, rate: "_Rate", scalars, every: int, total: int) -> None:
-        """Records a row of scalars if it is time to, and at longer intervals a closer look."""
-        if self.iteration % every and self.iteration != total:
-            return
-        number, row = self.iteration // every, self.window.scalars() | scalars
+    def _finished_before(self) -> bool:
+        """Takes over the newest checkpoint; True if there is nothing left to train."""
+        found = self._restore()
+        total = self.agent.total_iterations
+        if self.iteration > total:
+            raise ConfigError(
+                f"{self.folder}: budget.total_timesteps = {self.agent.budget.total_timesteps} is less than "
+                f"the {self.env_steps} steps that the run has made already"
+            )
+        if self._progress.finished and self.iteration == total:
+            return True
+        self._progress.finished = False
+        runs.update(self.folder, self.agent)
+        self._snapshots.write_best(self._progress)
+        if not found:
+            self.console.message("there is no checkpoint yet: the run starts over")
+        return False
+
+    def _introduce(self, records: Records) -> None:
+        records.summary(dashboard.layout(), self.env_steps)
+        for summary in dashboard.hparams(self.agent.model_dump(by_alias=True)):
+            records.summary(summary, self.env_steps)
+        records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
+
+    def _train(self, records: Records) -> Result | None:
+        """Trains, evaluates and saves; None if a signal came before the end."""
+        self.loop.boundary(self.iteration, self._progress.attempt)
+        while self._interrupts.number is None:
+            try:
+                if self.iteration < self.agent.total_iterations:
+                    self._advance(records)
+                    continue
+                result = self._evaluate(records, self.agent.evaluation.final_episodes)
+                self._end(records, success=True)
+                self._progress.finished = True
+                self._save(records)  # last: who finds it finished finds everything else
+                return result
+            except NotFinite as error:
+                self._go_back(str(error), records)
+            except BrokenEnvironment:
+                if self._interrupts.number is None:
+                    raise
+                return None  # the signal has reached processes of the environment's own
+        if self.loop.exact or self.iteration == self.agent.total_iterations:
+            with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
+                self._save(records)
+        return None
+
+    def _advance(self, records: Records) -> None:
+        """Runs some iterations, up to whatever needs the weights as they are then, and does it."""
+        total = self.agent.total_iterations
         section = self.agent.logging
+        looks = [self._rows * each for each in (section.diagnostics_every, section.histograms_every)]
+        cycles = [every for every in (self._evaluations, self._saves, *looks) if every]
+        limit = min([total - self.iteration, *(every - self.iteration % every for every in cycles)])
+        done = self.loop.advance(self.iteration, limit)
+        self._rate.tick(len(done) * self.agent.steps_per_iteration)
+        for scalars, episodes in done:
+            self._progress.iteration += 1
+            self._progress.window.add(episodes)
+            self._guard.judge(scalars, episodes)
+            self._record(records, scalars)
+        if self.iteration == total:
+            return
+        if self._evaluations and self.iteration % self._evaluations == 0:
+            with self._rate.paused():
+                self._evaluate(records, self.agent.evaluation.episodes)
+        if self._saves and self.iteration % self._saves == 0:
+            self._save(records)
+            self._guard.passed()
+            self.loop.boundary(self.iteration, self._progress.attempt)
+
+    def _end(self, records: Records, success: bool) -> None:
+        """Saves the latest weights and ends the session in the records."""
+        with self.learner.optimizer.evaluation():
+            self._snapshots.write("latest", self._weights(), {"env_steps": self.env_steps})
+        records.summary(dashboard.hparams_end(success), self.env_steps)
+        records.flush()
+
+    def _go_back(self, bad: str, records: Records) -> None:
+        """Goes back to the last checkpoint, from where other random numbers are drawn.
+
+        Raises:
+            TrainingStopped: If that is not wanted, was tried too often, or there is no checkpoint.
+        """
+        step, attempt = self.env_steps, self._progress.attempt + 1
+        if self._guard.may_go_back() and self._restore():
+            self._progress.attempt = attempt
+            self._snapshots.write_best(self._progress)
+            records.rewind(self.env_steps)
+            self.loop.boundary(self.iteration, attempt)
+            self.console.message(
+                f"not finite at step {step:,}: {bad}; back to step {self.env_steps:,}, attempt {attempt}"
+            )
+            return
+        newest = self._snapshots.newest
+        last = "no checkpoint yet" if newest is None else f"the last good checkpoint: step {newest}"
+        raise TrainingStopped(f"{self.folder}: not finite at step {step}: {bad} ({last})")
+
+    # Records --------------------------------------------------------------------------------------
+
+    def _record(self, records: Records, scalars: dict[str, float]) -> None:
+        """Records a row of scalars if it is time to, and at longer intervals a closer look."""
+        if self.iteration % self._rows and self.iteration != self.agent.total_iterations:
+            return
+        number, row = self.iteration // self._rows, self._progress.window.scalars() | scalars
+        section, rate = self.agent.logging, self._rate.value
         if section.diagnostics_every and number % section.diagnostics_every == 0:
             row |= self._inspected().measure()
         if section.histograms_every and number % section.histograms_every == 0:
             for path, values in self._inspected().kernels().items():
                 records.histogram(self.env_steps, path, values)
-        records.write(self.env_steps, row | ({"time/fps": rate.value} if rate.value else {}))
-        self.console.update(self.env_steps, row, rate.value)
+        records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))
+        self.console.update(self.env_steps, row, rate)
 
     def _inspected(self) -> Inspection:
         if self._inspection is None:
-            probe = self._probe if self._probe is not None else self.loop.probe()
-            self._probe = probe
-            self._inspection = Inspection(self.learner.networks, self._initial, probe)
+            self._inspection = Inspection(self.learner.networks, self._initial, self._probed())
         return self._inspection
 
-    # Non-finite updates ---------------------------------------------------------------------------
-
-    def _goes_on(self, scalars: dict[str, float], keep: checkpoints.Checkpoints) -> bool:
-        """Watches for updates that are not finite. False: the state was rolled back to a checkpoint.
-
-        Raises:
-            TrainingStopped: If it cannot go on; says which quantity was the first to be bad.
-        """
-        guard = self.agent.guard
-        if not scalars.get("update/skipped"):
-            return True
-        if guard.on_nonfinite == "skip" and int(self.learner.bad_streak.numpy()) < guard.patience:
-            return True
-        names = ("observations", "rewards", "loss", "gradients")
-        bad = next((n for n in names if scalars.get(f"update/nonfinite_{n}")), "gradients")
-        attempts = self.attempt
-        if guard.on_nonfinite == "rollback" and attempts < MAX_ROLLBACKS and self._restore(keep):
-            self.attempt = attempts + 1
-            self.loop.boundary(self.iteration, self.attempt)
-            self.console.message(
-                f"updates were not finite ({bad}): back to step {self.env_steps:,}, attempt {self.attempt}"
-            )
-            return False
-        raise TrainingStopped(
-            f"{self.agent.environment.id}: updates were not finite at step {self.env_steps:,}; the first bad "
-            f"quantity: {bad}. The last good checkpoint is in {self.folder / 'checkpoints'}"
-        )
-
-    # Evaluation -----------------------------------------------------------------------------------
+    def _probed(self) -> np.ndarray:
+        """Observations to measure hidden units on, the same for the whole run: taken when first needed."""
+        if self._probe is None:
+            self._probe = self.loop.probe()
+        return self._probe
 
     def _evaluate(self, records: Records, episodes: int) -> Result:
         """Evaluates clean (or averaged) weights in the real environment; keeps the best ones."""
@@ -245,9 +291,9 @@ class Trainer:
                 seed=self.agent.seed + 10_000,
                 deterministic=self.agent.evaluation.deterministic,
             )
-            if result.mean >= self.best:
-                self.best = result.mean
-                self._save_weights(self.folder / "best" / "weights.safetensors", result)
+            if self._progress.best.beaten_by(result.mean):
+                self._progress.best = Best(self._weights(), result.mean, self.env_steps)
+                self._snapshots.write_best(self._progress)
         interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)
         scalars = {
             "eval/mean_reward": result.mean,
@@ -261,99 +307,22 @@ class Trainer:
 
     # Saving and restoring -------------------------------------------------------------------------
 
-    @property
-    def _state(self) -> dict[str, Any]:
-        """Every variable that a checkpoint holds, by path."""
-        return {v.path: v for v in [*self.learner.variables, *self.loop.variables]}
+    def _weights(self) -> dict[str, np.ndarray]:
+        """Copies of the networks' present weights, by path."""
+        return {v.path: v.numpy().copy() for v in self.assembly.networks.variables}
 
-    def _save(self, keep: checkpoints.Checkpoints) -> None:
-        metadata = {
-            "iteration": self.iteration,
-            "attempt": self.attempt,
-            "best": self.best if np.isfinite(self.best) else None,
-            "window": [list(each) for each in self.window.iterations],
-        }
-        tensors = {path: v.numpy() for path, v in self._state.items()}
-        keep.save(self.env_steps, tensors | {"probe": self._inspected().probe}, metadata)
+    def _save(self, records: Records) -> None:
+        """Writes a checkpoint, once everything recorded up to it is on the disk."""
+        records.flush()
+        self._snapshots.save(self._progress, self._probed(), self.env_steps)
 
-    def _restore(self, keep: checkpoints.Checkpoints) -> bool:
+    def _restore(self) -> bool:
         """Takes over the newest readable checkpoint; False if there is none yet."""
-        state = self._state
-        expect = {path: (tuple(v.shape), v.dtype) for path, v in state.items()}
-        expect["probe"] = self.loop.probe_spec
-        found = keep.load_latest(expect, on_damaged=self.console.message)
+        found = self._snapshots.restore(self.console.message)
         if found is None:
             return False
-        _, tensors, metadata = found
-        for path, variable in state.items():
-            variable.assign(tensors[path])
-        self._probe = tensors["probe"]
-        self.iteration = metadata["iteration"]
-        self.attempt = metadata["attempt"]
-        self.best = -float("inf") if metadata["best"] is None else metadata["best"]
-        self.window = EpisodeWindow()
-        for count, total_return, total_length in metadata["window"]:
-            self.window.add(Episodes(count, total_return, total_length))
+        self._progress, self._probe = found
         return True
-
-    def _save_latest(self) -> None:
-        with self.learner.optimizer.evaluation():
-            self._save_weights(self.folder / "latest" / "weights.safetensors", None)
-
-    def _save_weights(self, path: Path, result: Result | None) -> None:
-        path.parent.mkdir(exist_ok=True)
-        tensors = {v.path: v.numpy() for v in self.assembly.networks.variables}
-        metadata: dict[str, Any] = {"env_steps": self.env_steps}
-        if result is not None:
-            metadata["mean_reward"] = result.mean
-        checkpoints.save(path, tensors, metadata)
-
-    # Signals --------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Lets the first SIGINT or SIGTERM end the run after the present call; a second one at once."""
-
-        def handle(number, frame):
-            if self._signal is not None:
-                raise SystemExit(128 + number)
-            self._signal = number
-            self.console.message("stopping; the weights will be saved (a second signal stops at once)")
-
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-class _Rate:
-    """Environment steps per second over about the last second of training, evaluations not counted."""
-
-    def __init__(self) -> None:
-        self.value: float | None = None
-        self._since: float | None = None  # unset: the first call would measure the compilation
-        self._steps = 0
-
-    def tick(self, env_steps: int) -> None:
-        """Counts steps that have just been made."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-            return
-        self._steps += env_steps
-        if self.value is None or now - self._since > 1.0:
-            self.value = self._steps / max(now - self._since, 1e-9)
-            self._since, self._steps = now, 0
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves out the time of a `with` block."""
-        started = time.monotonic()
-        yield
-        if self._since is not None:
-            self._since += time.monotonic() - started
 
 
 def acting(assembly: Assembly) -> Callable[[np.ndarray], np.ndarray]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from rlweights.algorithms import Algorithm
 from rlweights.distributions import Categorical, Distribution, Gaussian
@@ -38,8 +39,8 @@ def tiny_learner(
         seed=seed,
         **({"hidden_sizes": (4,)} | network),
     )
-    inner = inner or keras.optimizers.SGD(0.1)
-    optimizer = InterventionOptimizer(inner, rules, feedback=feedback)
+    inner = inner or keras.optimizers.SGD(0.1, name="inner")  # a name of Keras' own counts the process's
+    optimizer = InterventionOptimizer(inner, rules, feedback=feedback, name="interventions")
     optimizer.build(networks.trainable_variables)
     return Learner(
         algorithm,
@@ -81,8 +82,6 @@ def random_batch(learner: Learner, seed: int = 0, num_envs: int = 2, observation
 
 def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     """One iteration, run eagerly: what the compiled programs do, open to spies."""
-    import tensorflow as tf
-
     learner.optimizer.begin_iteration()
     return {k: float(v) for k, v in learner.learn(Batch(*map(tf.constant, batch))).items()}
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from smallruns import small_run
-from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, TENSORS, EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
 from tensorboard.plugins.hparams import api_pb2
@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
 from rlweights import config, dashboard
+from rlweights.records import BUCKETS
 
 GROUPS = ("train", "update", "weights", "plasticity", "intervention", "eval", "rollout")
 
@@ -34,11 +35,13 @@ def run():
 
 @pytest.fixture(scope="module")
 def events(run) -> EventAccumulator:
-    accumulator = EventAccumulator(str(run), size_guidance={TENSORS: 0})
+    accumulator = EventAccumulator(str(run), size_guidance={SCALARS: 0, TENSORS: 0})
     return accumulator.Reload()
 
 
 def tags_of(events: EventAccumulator, plugin: str) -> list[str]:
+    if plugin == "scalars":
+        return events.Tags()["scalars"]
     return [
         tag
         for tag in events.Tags()["tensors"]
@@ -47,7 +50,8 @@ def tags_of(events: EventAccumulator, plugin: str) -> list[str]:
 
 
 def steps_of(events: EventAccumulator, tag: str) -> list[int]:
-    return [event.step for event in events.Tensors(tag)]
+    scalar = tag in events.Tags()["scalars"]
+    return [event.step for event in (events.Scalars(tag) if scalar else events.Tensors(tag))]
 
 
 def layout_of(events: EventAccumulator) -> layout_pb2.Layout:
@@ -71,13 +75,13 @@ def test_scalars_equal_the_csv(run, events):
     scalars = [tag for tag in tags_of(events, "scalars") if not tag.startswith("time/")]
     assert set(scalars) == set(rows[1024])
     for tag in scalars:
-        for event in events.Tensors(tag):
-            assert np.float32(rows[event.step][tag]) == tensor_util.make_ndarray(event.tensor_proto)
+        for event in events.Scalars(tag):
+            assert np.float32(rows[event.step][tag]) == event.value
 
 
 def test_the_evaluation_lies_within_its_interval(events):
     value, low, high = (
-        [tensor_util.make_ndarray(e.tensor_proto).item() for e in events.Tensors(f"eval/mean_reward{end}")]
+        [event.value for event in events.Scalars(f"eval/mean_reward{end}")]
         for end in ("", "_lower", "_upper")
     )
     assert all(a <= b <= c for a, b, c in zip(low, value, high, strict=True))
@@ -166,7 +170,7 @@ def test_histograms_come_at_their_cadence_and_count_every_weight(events):
     assert set(tags) == {f"{network}/{layer}/kernel" for network in ("policy", "value") for layer in layers}
     assert steps_of(events, "policy/hidden_0/kernel") == [1024]
     buckets = tensor_util.make_ndarray(events.Tensors("policy/hidden_0/kernel")[0].tensor_proto)
-    assert buckets.shape[1] == 3
+    assert buckets.shape == (BUCKETS, 3)
     assert buckets[:, 2].sum() == 4 * 64
     assert (buckets[:, 0] < buckets[:, 1]).all()
     bound = 3.0 / 4**0.5  # the default agent's clipping: 3 / sqrt(fan_in)

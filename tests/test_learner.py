@@ -56,7 +56,7 @@ def test_iteration_equals_numpy(name):
 
 
 def test_masked_steps_change_nothing():
-    learner = tiny_learner(PPO(n_steps=6, batch_size=4), inner=keras.optimizers.Adam(0.01))
+    learner = tiny_learner(PPO(n_steps=6, batch_size=4), inner=keras.optimizers.Adam(0.01, name="inner"))
     batch = random_batch(learner)
     batch.truncated[2, 1], batch.terminated[2, 1] = 0.0, 1.0  # else its observation bootstraps
     other = Batch(*(np.copy(x) for x in batch))
@@ -153,7 +153,7 @@ def test_linear_schedules_follow_the_budget():
 
 def test_a_keras_schedule_of_the_optimizer_is_left_alone():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
-    learner = tiny_learner(PPO(n_steps=6, batch_size=4), inner=keras.optimizers.SGD(schedule))
+    learner = tiny_learner(PPO(n_steps=6, batch_size=4), inner=keras.optimizers.SGD(schedule, name="inner"))
     metrics = learn(learner, random_batch(learner))
     assert "train/learning_rate" not in metrics
     assert float(learner.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**12)

@@ -21,7 +21,7 @@ class Guarded:
         self.learner = tiny_learner(
             PPO(n_steps=6, n_epochs=2, batch_size=4, gae_lambda=0.9),
             [Clipping(1.0), AdaptiveNoise(0.05, 0.1, on="policy/.*")],
-            inner=keras.optimizers.Adam(0.01),
+            inner=keras.optimizers.Adam(0.01, name="inner"),
             normalize_observations=True,
             normalize_rewards=True,
         )
@@ -127,7 +127,7 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss():
             loss, statistics = super().policy_loss(log_prob, batch, progress)
             return loss + tf.sqrt(tf.maximum(log_prob - tf.stop_gradient(log_prob), 0.0)), statistics
 
-    learner = tiny_learner(Steep(n_steps=6), inner=keras.optimizers.Adam(0.1))
+    learner = tiny_learner(Steep(n_steps=6), inner=keras.optimizers.Adam(0.1, name="inner"))
     before = everything(learner)
     metrics = learn(learner, random_batch(learner))
     after = everything(learner)

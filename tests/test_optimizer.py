@@ -403,10 +403,8 @@ def test_the_end_of_fit_leaves_clean_weights_although_nobody_ended_the_iteration
     assert_same(weights(model), weights(small_model()))
 
 
-@pytest.mark.parametrize("style", ["functional", "sequential", "subclassed"])
-def test_rules_in_the_middle_of_training_trace_once(style):
-    model = small_model(style)
-    model(data()[0])
+def test_rules_of_every_placement_trace_once():
+    model = small_model()
     optimizer = InterventionOptimizer(keras.optimizers.Adam(0.01), rules_of_every_placement())
     step = train_step(model, optimizer, "xla")
     for i in range(3):
@@ -415,3 +413,28 @@ def test_rules_in_the_middle_of_training_trace_once(style):
         step(*data(seed=i))
         optimizer.end_iteration()
     assert step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("style", ["functional", "sequential", "subclassed"])
+def test_the_weights_of_a_loaded_model_keep_their_paths(style, tmp_path):
+    """Keras drops the model's name from them; selectors and draws, which go by path, must not notice."""
+    model = small_model(style)
+    model(data()[0])
+    paths = [v.path for v in model.trainable_variables]
+    model.compile(InterventionOptimizer(keras.optimizers.SGD(0.1), [Clipping(1.0, on=paths[0])]), "mse")
+    model.fit(*data(), verbose=0)
+    for _ in range(2):  # saved, loaded, saved again
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        assert [v.path for v in model.trainable_variables] == paths
+
+
+def test_another_model_made_from_the_configuration_keeps_its_own_paths():
+    model = small_model("sequential")
+    optimizer = InterventionOptimizer(keras.optimizers.SGD(0.1), [Clipping(1.0)])
+    optimizer.build(model.trainable_variables)
+    layers = [keras.layers.Dense(4, name="a"), keras.layers.Dense(2, name="b")]
+    other = keras.Sequential([keras.Input((3,)), *layers])
+    paths = [v.path for v in other.trainable_variables]
+    InterventionOptimizer.from_config(optimizer.get_config()).build(other.trainable_variables)
+    assert [v.path for v in other.trainable_variables] == paths

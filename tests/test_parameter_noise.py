@@ -111,7 +111,7 @@ def test_policy_distance_is_measured_on_the_rollout(acting):
 
 def test_noise_adapts_and_the_weights_are_clean_between_iterations():
     rule = AdaptiveNoise(1e-6, 0.5, coefficient=1.1, on="policy/.*kernel")
-    learner = noisy_learner(A2C(n_steps=6), rule, inner=keras.optimizers.SGD(0.0))
+    learner = noisy_learner(A2C(n_steps=6), rule, inner=keras.optimizers.SGD(0.0, name="inner"))
     learner.algorithm = learner.algorithm.model_copy(update={"learning_rate": 0.0})
     clean = weights(learner)
     draws = []
@@ -139,7 +139,9 @@ def test_clipping_sees_the_clean_weights():
 
 def test_noise_of_size_zero_is_no_noise():
     def run(rules):
-        learner = tiny_learner(PPO(n_steps=6, batch_size=4), rules, inner=keras.optimizers.Adam(0.01))
+        learner = tiny_learner(
+            PPO(n_steps=6, batch_size=4), rules, inner=keras.optimizers.Adam(0.01, name="inner")
+        )
         for i in range(2):
             learn(learner, random_batch(learner, seed=i))
         return weights(learner)

@@ -3,12 +3,13 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from builders import tiny_learner
+import tensorflow as tf
+from builders import learn, tiny_learner, weights
 from gymnasium.vector import AutoresetMode
 from probes import Counter, Scripted, vectorised
 
 from rlweights.algorithms import A2C
-from rlweights.distributions import Categorical, Gaussian
+from rlweights.distributions import Categorical, Gaussian, for_space
 from rlweights.learner import Batch
 from rlweights.rollout import Rollout
 
@@ -54,19 +55,18 @@ def collect(envs, learner, **arguments):
         envs.close()
 
 
+def zero(observations):
+    """The value of what is not looked at."""
+    return np.zeros(len(observations), np.float32)
+
+
 def uniform(observations):
     return np.zeros((len(observations), 2), np.float32)
 
 
 def advantages(learner, batch: Batch) -> np.ndarray:
-    (_, minibatch), _ = learner._prepare(Batch(*map(learner_tensor, batch)))
+    (_, minibatch), _ = learner._prepare(Batch(*map(tf.constant, batch)))
     return np.array(minibatch.advantages).reshape(batch.rewards.shape)
-
-
-def learner_tensor(x):
-    import tensorflow as tf
-
-    return tf.constant(x)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -114,10 +114,9 @@ def test_episode_statistics_are_exact(learner, mode):
     envs = vectorised(ENVIRONMENTS, mode)
     rollout = Rollout(envs, learner.distribution, 5, seed=0)
     rollout.reset(0)
-    value = lambda x: np.zeros(len(x), np.float32)  # noqa: E731
     count, total, length = 0, 0.0, 0
     for i in range(6):  # episodes run on from one rollout into the next
-        _, episodes = rollout.collect(uniform, value, i)
+        _, episodes = rollout.collect(uniform, zero, i)
         count += episodes.count
         total += episodes.total_return
         length += episodes.total_length
@@ -136,7 +135,7 @@ def test_masked_reset_leaves_other_environments_alone(learner):
     envs = vectorised([lambda: Counter(truncates=2), lambda: Counter(truncates=7)], AutoresetMode.DISABLED)
     rollout = Rollout(envs, learner.distribution, STEPS, seed=0)
     rollout.reset(0)
-    batch, episodes = rollout.collect(uniform, lambda x: np.zeros(len(x), np.float32), 0)
+    batch, episodes = rollout.collect(uniform, zero, 0)
     np.testing.assert_array_equal(batch.observations[:9, 1, 0], [0, 1, 2, 3, 4, 5, 6, 0, 1])
     assert episodes.total_length == 6 * 2 + 7
     envs.close()
@@ -147,7 +146,7 @@ def test_cartpole_entry_point_equals_single_environments():
     envs = gym.make_vec("CartPole-v1", 4, vectorization_mode="vector_entry_point")
     rollout = Rollout(envs, Categorical(2), 64, seed=0)
     rollout.reset(0)
-    batch, episodes = rollout.collect(uniform, lambda x: np.zeros(len(x), np.float32), 0)
+    batch, episodes = rollout.collect(uniform, zero, 0)
     assert episodes.count == batch.terminated.sum() > 4
     assert episodes.total_return == episodes.total_length
     for n in range(4):
@@ -171,7 +170,7 @@ def test_rollout_is_a_function_of_seed_iteration_and_attempt():
         envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
         rollout = Rollout(envs, Categorical(2), 16, seed)
         rollout.reset(iteration, attempt)
-        batch, _ = rollout.collect(uniform, lambda x: np.zeros(len(x), np.float32), iteration)
+        batch, _ = rollout.collect(uniform, zero, iteration)
         envs.close()
         return batch
 
@@ -189,11 +188,46 @@ def test_actions_reach_the_environment_clipped_but_are_learned_as_sampled():
     envs = vectorised([lambda: Scripted(box, lambda t: np.zeros(1, np.float32), space)])
     rollout = Rollout(envs, Gaussian(2), 32, seed=0)
     rollout.reset(0)
-    batch, _ = rollout.collect(lambda x: np.zeros((len(x), 4), np.float32), lambda x: np.zeros(len(x)), 0)
+    batch, _ = rollout.collect(lambda x: np.zeros((len(x), 4), np.float32), zero, 0)
     taken = np.array(envs.envs[0].actions)
     assert np.abs(batch.actions).max() > 1.0
     np.testing.assert_array_equal(taken, np.clip(batch.actions[:, 0], -0.25, 0.5))
     assert taken.dtype == np.float32
+
+
+ACTION_SPACES = [
+    gym.spaces.Discrete(3, start=5),
+    gym.spaces.MultiDiscrete([2, 3], start=[1, -1]),
+    gym.spaces.MultiBinary((2, 2)),
+    gym.spaces.Box(-0.1, np.inf, (2, 1), np.float64),
+]
+
+
+@pytest.mark.parametrize("space", ACTION_SPACES, ids=lambda space: type(space).__name__)
+def test_every_action_space_from_the_network_to_the_environment(space):
+    pixels = gym.spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    envs = vectorised([lambda: Scripted(pixels, lambda t: np.full((1, 36, 36), t, np.uint8), space)] * 2)
+    learner = tiny_learner(
+        A2C(n_steps=8),
+        distribution=for_space(space),
+        observation_shape=(36, 36, 1),
+        convolutions=((2, 8, 8),),
+    )
+    rollout = Rollout(envs, learner.distribution, 8, seed=0)
+    rollout.reset(0)
+    policy, value = learner.networks.policy, learner.networks.values
+    batch, episodes = rollout.collect(lambda x: np.array(policy(x)), lambda x: np.array(value(x)), 0)
+    taken = envs.envs[0].actions
+    assert len(taken) == 8
+    assert all(space.contains(action) for action in taken)
+    assert len({np.asarray(action).tobytes() for action in taken}) > 1
+    assert batch.observations.dtype == np.uint8
+    np.testing.assert_array_equal(batch.observations[:, 0, 0, 0, 0], [0, 1, 2, 0, 1, 2, 0, 1])
+    assert episodes.total_return == 2 * 2 * 6.0
+    before = weights(learner)
+    assert learn(learner, batch)["update/applied"] == 1.0
+    assert (weights(learner)["policy/head/kernel"] != before["policy/head/kernel"]).any()
+    envs.close()
 
 
 class Failing(Counter):

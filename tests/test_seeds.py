@@ -1,7 +1,7 @@
 """Several seeds at once: each is the run that its seed gives alone, and the summary is about all of them."""
 
 import io
-import os
+import json
 import re
 import signal
 import subprocess
@@ -12,8 +12,9 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from rlweights import seeds, session
+from rlweights import seeds, session, train
 from rlweights.records import read_scalars
 
 TINY = ["budget.total_timesteps=256", "evaluation.final_episodes=4", "network.hidden_sizes=[4]"]
@@ -62,44 +63,79 @@ def test_the_summary_has_every_seed_and_the_mean_with_its_interval(two):
         means.append(read_scalars(folder)["eval/mean_reward"][-1][1])
         assert summary[f"seed {seed}"].startswith(f"{means[-1]:.1f} +- ")
         assert summary[f"seed {seed}"].endswith(str(folder))
-    low, high = sorted(f"{mean:.1f}" for mean in means)
-    low, high = sorted((low, high), key=float)
-    assert summary["mean"] == f"{np.mean(means):.1f} [{low}, {high}], 95 % interval over 2 seeds"
+    low, high = sorted(means)
+    assert summary["mean"] == f"{np.mean(means):.1f} [{low:.1f}, {high:.1f}], 95 % interval over 2 seeds"
     assert summary["expected"] == "475.0"
 
 
-def test_no_more_run_at_once_than_there_are_cores(monkeypatch, tmp_path):
-    running, most, lock = 0, 0, threading.Lock()
+@pytest.fixture
+def pretend(monkeypatch):
+    """Puts something in the place of the processes: (exit code, output, errors) of each."""
+    most_at_once = [0]
 
-    class Slow:
-        returncode = 0
+    def replace(outcome):
+        running, lock = [0], threading.Lock()
 
-        def __init__(self, command, **options):
-            self.seed = command[-1]
+        class Process:
+            returncode, output, errors = outcome
 
-        def __enter__(self):
-            nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
-            return self
+            def __init__(self, command, **options):
+                pass
 
-        def __exit__(self, *error):
-            nonlocal running
-            with lock:
-                running -= 1
+            def __enter__(self):
+                with lock:
+                    running[0] += 1
+                    most_at_once[0] = max(most_at_once[0], running[0])
+                return self
 
-        def communicate(self):
-            time.sleep(0.05)
-            return '{"code": 0, "run": "r", "seconds": 1.0, "mean": 1.0, "std": 0.0}\n', ""
+            def __exit__(self, *error):
+                with lock:
+                    running[0] -= 1
 
-    monkeypatch.setattr(seeds.subprocess, "Popen", Slow)
+            def communicate(self):
+                time.sleep(0.05)
+                return self.output, self.errors
+
+        monkeypatch.setattr(seeds.subprocess, "Popen", Process)
+        return most_at_once
+
+    return replace
+
+
+def test_no_more_run_at_once_than_there_are_cores(pretend, monkeypatch, tmp_path):
+    facts = {"code": 0, "run": "r", "seconds": 1.0, "mean": 1.0, "std": 0.0}
+    most_at_once = pretend((0, json.dumps(facts) + "\n", ""))
     monkeypatch.setattr(seeds, "_cores", lambda: 3)
     code, output, _ = trained(7, tmp_path)
     assert code == 0
-    assert most == 3
+    assert most_at_once == [3]
     assert "seeds 0 to 6, 3 at once" in output
     assert "1.0 [1.0, 1.0], 95 % interval over 7 seeds" in output
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "word", "error"),
+    [
+        ((2, "", "some noise\nerror: it is wrong\n"), 2, "failed", "error: it is wrong\n"),
+        ((1, "", ""), 1, "failed", "error: it said nothing\n"),
+        ((-9, "", ""), 137, "stopped", ""),
+    ],
+)
+def test_what_went_wrong_in_all_processes_is_said_once(pretend, tmp_path, outcome, code, word, error):
+    pretend(outcome)
+    found = trained(2, tmp_path, quiet=True)
+    assert (found[0], found[2]) == (code, error)
+    assert found[1].count(word) == 2
+    assert "interval" not in found[1]
+
+
+def test_a_process_says_in_one_line_what_went_wrong(tmp_path, capsys):
+    arguments = ["cartpole_plain", None, ["network.activation=tanhh"], str(tmp_path / "runs")]
+    assert seeds._process(json.dumps(arguments)) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith("error: ")
+    assert error.endswith("Did you mean 'tanh'?\n")
 
 
 def test_what_is_wrong_for_all_is_one_line_and_starts_nothing(tmp_path):
@@ -111,40 +147,19 @@ def test_what_is_wrong_for_all_is_one_line_and_starts_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_error_of_all_processes_is_said_once(tmp_path):
-    code, output, error = trained(2, tmp_path / "runs", "network.activation=tanhh", quiet=True)
-    assert code == 2
-    assert error.count("\n") == 1
-    assert error.startswith("error: ")
-    assert "Did you mean 'tanh'?" in error
-    assert output.count("failed") == 2
-    assert "mean" not in output
-
-
 def test_seeds_do_not_go_with_resume(tmp_path):
-    command = [sys.executable, "-m", "rlweights.train", "--seeds", "2", "--resume", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
-    assert done.returncode == 2
-    assert "it does not go with --resume" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = CliRunner().invoke(
+        train.app, ["--seeds", "2", "--resume", str(tmp_path)], env={"COLUMNS": "200"}
+    )
+    assert result.exit_code == 2
+    assert "it does not go with --resume" in result.stderr
 
 
 def test_a_signal_stops_every_seed_and_their_weights_are_saved(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "rlweights.train",
-        "cartpole_plain",
-        "--seeds",
-        "3",
-        "--runs",
-        str(tmp_path),
-    ]
-    command += ["-n", "100_000_000", "--set", "evaluation.every=0", "--set", "network.hidden_sizes=[4]"]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    options = f"cartpole_plain --seeds 3 --runs {tmp_path} -n 100_000_000"
+    options += " --set evaluation.every=0 --set network.hidden_sizes=[4]"
+    command = [sys.executable, "-m", "rlweights.train", *options.split()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline, cores = time.monotonic() + 90, min(3, seeds._cores())
     while time.monotonic() < deadline and sum(1 for _ in tmp_path.glob("*/*/progress.csv")) < cores:
         time.sleep(0.2)

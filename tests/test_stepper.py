@@ -93,6 +93,15 @@ class Vector(VectorEnv):
         )
 
 
+def test_a_reset_step_earns_nothing():
+    stepper = Stepper(Vector(terminated=np.array([True, False]), rewards=np.array([3.0, 4.0])))
+    stepper.reset(0)
+    np.testing.assert_array_equal(stepper.step(np.zeros(2, int)).rewards, [3.0, 4.0])
+    step = stepper.step(np.zeros(2, int))
+    np.testing.assert_array_equal(step.valid, [False, True])
+    np.testing.assert_array_equal(step.rewards, [0.0, 4.0])
+
+
 WRONG = {
     "too few numbers": ({"observations": np.zeros((2, 3))}, r"Vector: observations .* Box.* \(2, 3\)"),
     # 8 numbers could be reshaped to 2 x 4 although nothing else fits.

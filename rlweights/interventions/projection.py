@@ -36,7 +36,7 @@ class Projection(Intervention):
             self._project = self._with_initial_norm
         elif constraint == "unit_inputs":
             self._project = _unit_inputs
-        elif isinstance(constraint, str | dict) or isinstance(constraint, keras.constraints.Constraint):
+        elif isinstance(constraint, str | dict | keras.constraints.Constraint):
             try:
                 found = keras.constraints.get(constraint)
             except (ValueError, TypeError) as error:

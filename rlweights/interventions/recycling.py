@@ -1,5 +1,6 @@
 """Recycling of dormant units."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,9 +26,9 @@ class Recycling(Intervention):
     Args:
         tau: Threshold of the score.
         every: Iterations between two uses.
-        units: Successors of layers, by the path or its end: {"hidden_1": ["policy/head", "value/head"]}. One that
-            is not named is followed by the next kernel of the same network that takes its outputs; the last
-            layer of a network has no successor and is not recycled.
+        units: Successors of layers, by the path or its end: {"hidden_1": ["policy/head", "value/head"]}. One
+            that is not named is followed by the next kernel of the same network that takes its outputs; the
+            last layer of a network has no successor and is not recycled.
         **kwargs: See `Intervention`.
 
     Metrics: `recycled`, the share of units re-initialised.
@@ -74,8 +75,8 @@ class Recycling(Intervention):
             for successor in successors:
                 if int(kernels[successor].shape[-2]) != units:
                     raise ValueError(
-                        f"{self.name}: {successor!r} takes {int(kernels[successor].shape[-2])} inputs and not "
-                        f"the {units} units of {layer!r}"
+                        f"{self.name}: {successor!r} takes {int(kernels[successor].shape[-2])} inputs and "
+                        f"not the {units} units of {layer!r}"
                     )
                 self._feeders[successor] = layer
             self._scores[layer] = self.feedback(f"dormant_score/{layer}", [float("nan")] * units)
@@ -138,7 +139,7 @@ def _chains(kernels: Mapping[str, Any]) -> dict[str, list[str]]:
     """Each layer's successor: the next kernel of the same network, if it takes the layer's outputs."""
     chains: dict[str, list[str]] = {}
     layers = list(kernels)
-    for layer, following in zip(layers, layers[1:], strict=False):
+    for layer, following in itertools.pairwise(layers):
         same = layer.rpartition("/")[0] == following.rpartition("/")[0]
         if same and int(kernels[layer].shape[-1]) == int(kernels[following].shape[-2]):
             chains[layer] = [following]

@@ -1,0 +1,71 @@
+"""Signals that ask a run to end."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """For the time of a `with` block, turns the first SIGINT or SIGTERM into a request to end.
+
+    A second one gets the system's own treatment and ends the process at once, even where Python would not
+    get to see it: in a step of an environment that hangs, or in a long compilation. Nothing that the process
+    writes is harmed by that. In a thread other than the main one nothing is changed.
+
+    Attributes:
+        number: The signal that came, if one did.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            # A shell starts background jobs with SIGINT ignored: Ctrl-C is meant for others then.
+            heeded = [each for each in NUMBERS if signal.getsignal(each) is not signal.SIG_IGN]
+            self._previous = {each: signal.signal(each, self._handle) for each in heeded}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.number = number
+        for each in self._previous:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        _say(f"stopping by {name}; the weights will be saved (a second signal ends the run at once)")
+
+
+def _say(text: str) -> None:
+    """Writes a line where no lock of anybody's is needed: the handler may have interrupted its holder.
+
+    On a terminal it also brings back the cursor, which a live display has hidden: nobody else could after a
+    second signal.
+    """
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    with contextlib.suppress(OSError):  # a closed terminal must not keep the run from saving
+        os.write(2, (f"\r\x1b[K\x1b[?25h{text}\n" if terminal else f"{text}\n").encode())
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Keeps Ctrl-C, which reaches all processes of a terminal, from those that are started in the block.
+
+    Workers of a vector environment must live on until the iteration under way is over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
