@@ -95,10 +95,12 @@ def test_play_records_every_state(rlweights, run, tmp_path):
         for frame in range(image.n_frames):
             image.seek(frame)
             durations.append(image.info["duration"])
-        difference = np.asarray(image.convert("RGB"), int) - frames[-1]
+        last = np.asarray(image.convert("RGB"), int)
     assert sum(durations) == len(frames) * 1000 / fps  # frames without a change are one that lasts longer
     assert len(frames) == returns[0] + 1
-    assert np.abs(difference).mean() < 2.0  # a GIF has 256 colours
+    near, far = (np.abs(last - frames[i]).mean() for i in (-1, 0))
+    assert near < 5.0  # a GIF has 256 colours
+    assert near < far
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film"])

@@ -365,7 +365,7 @@ def test_noise_that_is_subtracted_again_leaves_its_rounding():
     rng = np.random.default_rng(0)
     initial = rng.normal(size=10_000).astype(np.float32)
     once = initial + (noise := rng.normal(size=10_000).astype(np.float32)) - noise
-    assert 0.7 < np.mean(once == initial) < 0.95
+    assert 0.5 < np.mean(once == initial) < 0.95
     weight = initial.copy()
     for _ in range(1_000):
         noise = rng.normal(size=10_000).astype(np.float32)
