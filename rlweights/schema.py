@@ -1,0 +1,255 @@
+"""What an agent file may hold: its tables, and what must fit together in them."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_serializer, model_validator
+from pydantic.types import FiniteFloat
+
+from rlweights.algorithms import A2C, PPO, Linear, Reinforce
+from rlweights.algorithms.base import Count
+from rlweights.mistakes import shown
+
+UNSET = "none"
+"""What a file has for a setting that is off: TOML has no null, and leaving the key out takes the default."""
+
+COUNTER_LIMIT = 2**31
+"""The counters of the compiled step are int32."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Units = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Section(BaseModel):
+    """A table of an agent file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Environment(Section):
+    """What the agent acts in."""
+
+    id: str = Field(description="Gymnasium id, or file.py:Class for a TensorFlow environment of one's own.")
+    backend: Literal["gymnasium", "envpool", "tensorflow"] = Field(
+        default="gymnasium", description="What steps the environments; tensorflow: one program with the rest."
+    )
+    num_envs: Count = Field(default=8, description="Environments that are stepped side by side.")
+    vectorization_mode: Literal["sync", "async", "vector_entry_point"] = Field(
+        default="sync", description="Gymnasium's: one process, a process for each, or its own vector version."
+    )
+    kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
+    wrappers: list[str] = Field(default=[], description="Gymnasium wrappers, by name, innermost first.")
+    normalize_observations: bool = Field(
+        default=False, description="Normalise by running statistics, in the graph."
+    )
+    normalize_rewards: bool = Field(
+        default=False, description="Scale by the running deviation of the return."
+    )
+
+
+class Network(Section):
+    """The policy and value networks."""
+
+    hidden_sizes: list[Units] = Field(default=[64, 64], description="Units of each hidden layer.")
+    value_hidden_sizes: list[Units] | None = Field(
+        default=None, description="Those of the value network, if others."
+    )
+    activation: str = Field(default="tanh", description="Name of a Keras activation.")
+    layer_norm: bool = Field(default=False, description="Layer norm before each activation.")
+    shared: bool = Field(default=False, description="Whether both networks share one trunk.")
+    log_std_init: FiniteFloat = Field(
+        default=0.0, description="Initial log standard deviation of continuous actions."
+    )
+    policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
+
+
+class Optimizer(BaseModel):
+    """The inner Keras optimizer: its name, and any argument of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str | None = Field(
+        default=None, description="Lower-case name of a Keras optimizer; unset: the algorithm's."
+    )
+
+
+class Rule(BaseModel):
+    """One intervention: its name (or file.py:Class), and its arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    rule: str = Field(description="Name of a built-in rule, or file.py:Class for one's own.")
+    placement: Literal["after_step", "during_gradient", "during_iteration", "after_iteration"] | None = Field(
+        default=None, description="When the weights change; unset: the rule's own."
+    )
+    name: str | None = Field(default=None, description="Names the metrics; unset: the rule's name.")
+    seed: Seed | None = Field(default=None, description="Seed of its draws; unset: the agent's.")
+
+
+class Budget(Section):
+    """How long to train."""
+
+    total_timesteps: Count = Field(
+        default=100_000, description="Environment steps of all environments, rounded down to whole rollouts."
+    )
+
+
+class Evaluation(Section):
+    """How the agent is judged: greedy episodes on clean weights in the real environment."""
+
+    every: Annotated[int, Field(ge=0)] = Field(
+        default=20_000, description="Steps between two; 0: only at the end."
+    )
+    episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
+    final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
+    deterministic: bool = Field(default=True, description="Whether to take the most likely action.")
+
+
+class Checkpoint(Section):
+    """When the whole state is saved."""
+
+    every: Annotated[int, Field(ge=0)] = Field(
+        default=20_000, description="Steps between two; 0: only at the end."
+    )
+    keep: Count = Field(default=3, description="Number of newest checkpoints to keep.")
+
+
+class Logging(Section):
+    """What is recorded, and how often."""
+
+    every: Count = Field(
+        default=2_048, description="Steps between two rows of scalars; at least one iteration."
+    )
+    diagnostics_every: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="Rows between two measurements of weights and plasticity; 0: never."
+    )
+    histograms_every: Annotated[int, Field(ge=0)] = Field(
+        default=20, description="Rows between two histograms of the weights; 0: never."
+    )
+
+
+class Guard(Section):
+    """What happens to updates that are not finite."""
+
+    on_nonfinite: Literal["skip", "stop", "rollback"] = Field(
+        default="skip", description="Skip the step; stop at the first; or go back to the last checkpoint."
+    )
+    patience: Count = Field(default=20, description="Skipped steps in a row after which the run stops.")
+
+
+class Expect(Section):
+    """The agent's claim."""
+
+    mean_reward: FiniteFloat = Field(description="Mean return of the final evaluation.")
+    seeds: list[Seed] = Field(default=[0, 1, 2, 3, 4], description="Seeds for which it was measured.")
+
+
+class Agent(Section):
+    """One agent file. A setting that may be off is switched off by "none": `max_grad_norm = "none"`."""
+
+    description: str = Field(default="", description="The agent in one line.")
+    seed: Seed = Field(default=0, description="Seed of everything that is random.")
+    environment: Environment
+    algorithm: Annotated[PPO | A2C | Reinforce, Discriminator("name")] = PPO()
+    optimizer: Optimizer = Optimizer()
+    network: Network = Network()
+    interventions: list[Rule] = []
+    budget: Budget = Budget()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()
+    guard: Guard = Guard()
+    expect: Expect | None = None
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one rollout."""
+        return self.algorithm.n_steps * self.environment.num_envs
+
+    @property
+    def total_iterations(self) -> int:
+        """Rollouts that fit into the budget."""
+        return self.budget.total_timesteps // self.steps_per_iteration
+
+    def to_toml(self) -> str:
+        """Returns the file that repeats this configuration, defaults included."""
+        return tomlkit.dumps(self.model_dump(by_alias=True, exclude_none=True))
+
+    @model_serializer(mode="wrap")
+    def _with_unset(self, handler) -> dict[str, Any]:
+        """Writes "none" where leaving the key out would mean a default that is something else."""
+        data = handler(self)
+        for name, field in type(self.algorithm).model_fields.items():
+            if getattr(self.algorithm, name) is None and field.default is not None:
+                data["algorithm"][name] = UNSET
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Agent":
+        for check in (_check_environment, _check_network, _check_schedules, _check_budget, _check_batches):
+            check(self)
+        return self
+
+
+def _wrong(key: str, value: Any, why: str) -> ValueError:
+    return ValueError(f"{key} = {shown(value)}: {why}")
+
+
+_RESERVED = {"id", "num_envs", "render_mode", "vector_kwargs", "vectorization_mode", "wrappers"}
+"""Arguments with which rlweights itself calls Gymnasium."""
+
+
+def _check_environment(agent: Agent) -> None:
+    section = agent.environment
+    if ".py:" in section.id and section.backend != "tensorflow":
+        why = f"an environment from a file, {section.id}, needs backend 'tensorflow'"
+        raise _wrong("environment.backend", section.backend, why)
+    if section.backend != "gymnasium" and section.vectorization_mode != "sync":
+        why = "is for backend 'gymnasium' only"
+        raise _wrong("environment.vectorization_mode", section.vectorization_mode, why)
+    wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
+    if section.wrappers and not wrappable:
+        why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
+        raise _wrong("environment.wrappers", section.wrappers, why)
+    for key in sorted(_RESERVED & set(section.kwargs)):
+        why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
+        raise _wrong(f"environment.kwargs.{key}", section.kwargs[key], why)
+
+
+def _check_network(agent: Agent) -> None:
+    if agent.network.shared and agent.network.value_hidden_sizes is not None:
+        why = "there are no layers of the value network's own with network.shared = true"
+        raise _wrong("network.value_hidden_sizes", agent.network.value_hidden_sizes, why)
+
+
+def _check_schedules(agent: Agent) -> None:
+    for name, value in agent.algorithm:
+        if isinstance(value, Linear) and min(value.start, value.end) < 0:
+            raise _wrong(f"algorithm.{name}", value.model_dump(by_alias=True), "falls below 0")
+
+
+def _check_budget(agent: Agent) -> None:
+    total, rollout = agent.budget.total_timesteps, agent.steps_per_iteration
+    if rollout >= COUNTER_LIMIT:
+        why = f"a rollout of n_steps * num_envs = {rollout} steps is too long"
+        raise _wrong("algorithm.n_steps", agent.algorithm.n_steps, why)
+    if total < rollout:
+        raise _wrong("budget.total_timesteps", total, f"is less than {_rollout(agent)}")
+    if agent.total_iterations * max(agent.algorithm.n_epochs, agent.algorithm.n_steps) >= COUNTER_LIMIT:
+        why = "is more than the counters of the compiled step hold; take more num_envs or fewer n_epochs"
+        raise _wrong("budget.total_timesteps", total, why)
+
+
+def _check_batches(agent: Agent) -> None:
+    size, rollout = agent.algorithm.batch_size, agent.steps_per_iteration
+    if size is not None and rollout % size:
+        small = [d for d in range(1, math.isqrt(rollout) + 1) if rollout % d == 0]
+        divisor = min([*small, *(rollout // d for d in small)], key=lambda d: abs(d - size))
+        why = f"does not divide {_rollout(agent)}; the nearest that does is {divisor}"
+        raise _wrong("algorithm.batch_size", size, why)
+
+
+def _rollout(agent: Agent) -> str:
+    steps, envs = agent.algorithm.n_steps, agent.environment.num_envs
+    return f"the rollout of n_steps * num_envs = {steps} * {envs} = {agent.steps_per_iteration} steps"

@@ -1,0 +1,196 @@
+"""The environments of one agent: to train in, to be evaluated in, to be looked at."""
+
+import inspect
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import AutoresetMode
+
+from rlweights import environments
+from rlweights.adapter import VectorAdapter
+from rlweights.mistakes import ConfigError, first_line, nearest, refusal
+from rlweights.schema import Agent
+from rlweights.userfiles import UserFiles
+
+
+class Worlds:
+    """Makes the environments of one agent.
+
+    Args:
+        agent: The configuration.
+        files: Where classes of the user's own come from.
+
+    Attributes:
+        tensorflow: The environment as a TensorFlow function, if the agent trains in one; else None.
+
+    Raises:
+        ConfigError: If there is no such environment, or it does not take its arguments.
+    """
+
+    def __init__(self, agent: Agent, files: UserFiles):
+        self._section = agent.environment
+        self._seed = agent.seed
+        self._files = files
+        self._source = files.source
+        self.tensorflow: environments.Environment | None = None
+        if self._section.backend == "tensorflow":
+            self.tensorflow = self._tensorflow()
+
+    def spaces(self) -> tuple[gym.Space, gym.Space]:
+        """Returns the spaces of one environment's observations and actions."""
+        twin = self.tensorflow
+        if twin is not None:
+            return self._made(lambda: (twin.observation_space, twin.action_space))
+        envs = self.vector(1)
+        try:
+            return envs.single_observation_space, envs.single_action_space
+        finally:
+            envs.close()
+
+    def vector(self, num_envs: int, *, evaluation: bool = False) -> gym.vector.VectorEnv:
+        """Makes vector environments: for rollouts, or for evaluation in Gymnasium's own environment."""
+        section = self._section
+        if section.backend == "envpool" and not evaluation:
+            return self._envpool(num_envs)
+        if self.tensorflow is not None and not self._has_twin():
+            return VectorAdapter(self.tensorflow, num_envs)
+        self._check_id()
+        mode = "sync" if evaluation else section.vectorization_mode
+        options: dict[str, Any] = {}
+        if mode != "vector_entry_point":
+            options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            options["wrappers"] = [self._wrapper(name) for name in section.wrappers]
+        return self._made(
+            lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs)
+        )
+
+    def rendered(self, mode: str) -> gym.Env:
+        """Makes one environment that renders: "human" in a window, "rgb_array" into frames."""
+        section = self._section
+        if mode == "rgb_array":
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames need no screen
+        try:
+            env = gym.make(section.id, render_mode=mode, **section.kwargs)
+        except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+            raise ConfigError(f"{self._source}: {section.id} does not render: {first_line(error)}") from None
+        for name in section.wrappers:
+            env = self._wrapper(name)(env)
+        return env
+
+    def _made(self, make: Callable[[], Any], creator: Any = None) -> Any:
+        """Calls what makes environments; whatever an environment raises then is an error of one line."""
+        section = self._section
+        try:
+            return make()
+        except ConfigError:
+            raise
+        except Exception as error:
+            text = re.split(r" was raised from|\. Did you mean", first_line(error))[0]
+            found = re.search(r"unexpected keyword argument '(\w+)'", text)
+            if found and found[1] in section.kwargs:
+                known = _arguments(creator or _creator(section.id))
+                hint = f"{nearest(found[1], known)} Valid: {', '.join(known)}"
+                key, why = f"environment.kwargs.{found[1]}", f"is no argument of {section.id}"
+                raise refusal(self._source, key, section.kwargs[found[1]], why, hint=hint) from error
+            if isinstance(error, gym.error.Error | ImportError):
+                raise refusal(self._source, "environment.id", section.id, text) from error
+            why = f"{type(error).__name__}: {self._files.place(error)}"
+            if section.kwargs:
+                raise refusal(self._source, "environment.kwargs", section.kwargs, why) from error
+            raise refusal(self._source, "environment.id", section.id, why) from error
+
+    # Gymnasium ------------------------------------------------------------------------------------
+
+    def _check_id(self) -> None:
+        """Refuses what Gymnasium does not know, and what it would have to guess: an id without version."""
+        name = self._section.id
+        if ":" in name or name in gym.registry:  # before a colon stands a module to import first
+            return
+        why = "Gymnasium knows no such environment"
+        namespace = name.rpartition("/")[0]
+        if namespace and not any(known.startswith(f"{namespace}/") for known in gym.registry):
+            why = f"no installed package brings environments of {namespace!r}"
+        raise refusal(self._source, "environment.id", name, why, hint=nearest(name, gym.registry))
+
+    def _has_twin(self) -> bool:
+        """Whether Gymnasium has the same environment, the same physics included."""
+        section = self._section
+        if section.id not in gym.registry:
+            return False
+        try:
+            gym.make(section.id, **section.kwargs).close()
+        except TypeError:
+            return False  # arguments that only the TensorFlow environment has
+        return True
+
+    def _wrapper(self, name: str) -> Callable[[gym.Env], gym.Env]:
+        """Returns a function that wraps, by one of Gymnasium's wrappers or one of the user's own."""
+        key = "environment.wrappers"
+        if ".py:" in name:
+            wrapper: Any = self._files.load(key, name)
+        else:
+            wrapper = getattr(gym.wrappers, name, None)
+            if not (inspect.isclass(wrapper) and issubclass(wrapper, gym.Wrapper)):
+                hint = nearest(name, gym.wrappers.__all__)
+                raise refusal(self._source, key, name, "Gymnasium has no such wrapper", hint=hint)
+
+        def wrap(env: gym.Env) -> gym.Env:
+            try:
+                return wrapper(env)
+            except Exception as error:
+                raise refusal(self._source, key, name, self._files.place(error)) from error
+
+        return wrap
+
+    # Other backends -------------------------------------------------------------------------------
+
+    def _tensorflow(self) -> environments.Environment:
+        section, known = self._section, environments.ENVIRONMENTS
+        if ".py:" in section.id:
+            factory = self._files.load("environment.id", section.id)
+        elif section.id in known:
+            factory = known[section.id]
+        else:
+            hint = f"{nearest(section.id, known)} Valid: {', '.join(known)}"
+            why = "there is no such environment with backend 'tensorflow'"
+            raise refusal(self._source, "environment.id", section.id, why, hint=hint)
+        made = self._made(lambda: factory(**section.kwargs), factory)
+        if not isinstance(made, environments.Environment):
+            why = "is no rlweights.environments.Environment"
+            raise refusal(self._source, "environment.id", section.id, why)
+        return made
+
+    def _envpool(self, num_envs: int) -> Any:
+        section = self._section
+        try:
+            import envpool  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            why = "envpool is not installed; pip install 'rlweights[envpool]'"
+            raise refusal(self._source, "environment.backend", "envpool", why) from None
+        known = envpool.list_all_envs()
+        if section.id not in known:
+            why, hint = "envpool has no such environment", nearest(section.id, known)
+            raise refusal(self._source, "environment.id", section.id, why, hint=hint)
+        return self._made(
+            lambda: envpool.make(
+                section.id, env_type="gymnasium", num_envs=num_envs, seed=self._seed, **section.kwargs
+            )
+        )
+
+
+def _creator(name: str) -> Any:
+    """What Gymnasium calls to make an environment; None if it does not know it."""
+    if name not in gym.registry:
+        return None
+    entry = gym.spec(name).entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _arguments(creator: Any) -> list[str]:
+    """The named arguments that an agent file may give to what makes an environment."""
+    parameters = inspect.signature(creator).parameters if creator is not None else ()
+    return [each for each in parameters if each not in ("self", "kwargs", "render_mode")]
