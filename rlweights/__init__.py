@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rlweights import testing
     from rlweights.callbacks import WeightMonitor
     from rlweights.interventions import (
         AdaptiveNoise,
@@ -45,6 +46,7 @@ _HOMES = {
     "rlweights.trained": ("TrainedAgent",),
     "rlweights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
 }
+_MODULES = ("testing",)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "layers",
     "path",
     "select",
+    "testing",
 ]
 
 
@@ -89,9 +92,11 @@ def check_backend() -> None:
 
 
 def __getattr__(name: str):
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
     check_backend()
+    if name in _MODULES:
+        return importlib.import_module(f"rlweights.{name}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

@@ -240,16 +240,14 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         for rule in self._placed(placement):
             for variable, offset in zip(rule.variables, rule.offsets(step), strict=True):
                 total[id(variable)] += offset
-        # Where no iteration is under way, what is undone must not be there in the first place.
         for variable, offset in zip(self._undone, self._offsets[placement], strict=True):
-            drawn = total[id(variable)]
-            offset.assign(ops.where(self._active, drawn, ops.zeros_like(drawn)))
+            offset.assign(total[id(variable)])
 
     def _put_back(self) -> None:
-        for i, variable in enumerate(self._undone):
-            offsets = [offsets[i] for offsets in self._offsets.values()]
-            if offsets:
-                variable.assign(self._clean[i] + sum(offsets[1:], ops.copy(offsets[0])))
+        for i, (variable, clean) in enumerate(zip(self._undone, self._clean, strict=True)):
+            live = clean + sum(offsets[i] for offsets in self._offsets.values())
+            # Where no iteration is under way, what is undone must not be there in the first place.
+            variable.assign(ops.where(self._active, live, variable))
 
     # Iterations -----------------------------------------------------------------------------------
 
@@ -292,9 +290,6 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             self._began = False
             return
         self._restore()
-        for offsets in self._offsets.values():
-            for offset in offsets:
-                offset.assign(ops.zeros_like(offset))
         self._active.assign(False)
         step = ops.copy(self.inner.iterations)
         for rule in self._placed("after_iteration"):
@@ -306,7 +301,10 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self._restore()
 
     def put_back(self) -> None:
-        """Puts the live weights in again: the clean ones plus the same offsets, nothing is redrawn."""
+        """Puts the live weights in again: the clean ones plus the same offsets, nothing is redrawn.
+
+        Under XLA they may differ in the last bit from those that were drawn, with a fused multiply-add.
+        """
         self._put_back()
 
     # Looking from outside -------------------------------------------------------------------------

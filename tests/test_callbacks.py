@@ -82,7 +82,7 @@ def test_every_kind_of_model_trains_and_ends_clean(style, arguments):
 
 def test_all_ways_of_compiling_train_the_same():
     def trained(**arguments):
-        model = compiled(noisy(), **arguments)
+        model = compiled([Clipping(0.5), Noise(0.1)], **arguments)
         fit(model)
         return weights(model)
 

@@ -403,18 +403,6 @@ def test_the_end_of_fit_leaves_clean_weights_although_nobody_ended_the_iteration
     assert_same(weights(model), weights(small_model()))
 
 
-def test_rules_of_every_placement_trace_once():
-    model = small_model()
-    optimizer = InterventionOptimizer(keras.optimizers.Adam(0.01), rules_of_every_placement())
-    step = train_step(model, optimizer, "xla")
-    for i in range(3):
-        optimizer.begin_iteration()
-        optimizer.feedback["push"] = 0.1 * i
-        step(*data(seed=i))
-        optimizer.end_iteration()
-    assert step.experimental_get_tracing_count() == 1
-
-
 @pytest.mark.parametrize("style", ["functional", "sequential", "subclassed"])
 def test_the_weights_of_a_loaded_model_keep_their_paths(style, tmp_path):
     """Keras drops the model's name from them; selectors and draws, which go by path, must not notice."""

@@ -168,6 +168,29 @@ def test_two_undone_rules_of_one_placement_see_the_same_clean_weights():
         np.testing.assert_allclose(step["the loss saw"], 3.0 * step["clean before"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("placement", ["during_gradient", "during_iteration"])
+def test_steps_between_iterations_are_clean(placement):
+    experiment = Experiment([Noise(0.1, placement=placement)])
+    experiment.begin()
+    experiment.end()
+    for i in range(2):
+        clean = experiment.now()
+        experiment.step(*data(seed=i))
+        gradient = experiment.inner.gradient.numpy()
+        np.testing.assert_array_equal(experiment.layer.seen.numpy(), clean)
+        np.testing.assert_allclose(experiment.now(), clean - RATE * gradient, atol=1e-7)
+
+
+def test_a_look_in_the_graph_between_iterations_leaves_weights_that_were_set_meanwhile():
+    experiment = Experiment([Noise(0.1)])
+    experiment.begin()
+    experiment.end()
+    experiment.layer.kernel.assign(np.ones((3, 2)))
+    experiment.optimizer.restore_clean()
+    experiment.optimizer.put_back()
+    np.testing.assert_array_equal(experiment.now(), np.ones((3, 2)))
+
+
 @pytest.mark.parametrize(("order", "largest"), [("clip first", 1.05), ("add first", 0.05)])
 def test_after_step_rules_act_in_the_order_of_the_list(order, largest):
     clip, add = Clipping(0.05, unit="absolute"), Increment(1.0)
@@ -216,8 +239,10 @@ def test_clipped_weights_are_inside_to_the_last_bit_after_every_step(unit, mode)
     assert at_the_bound > 10
 
 
-@pytest.mark.parametrize("look", ["clean", "evaluation"])
-@pytest.mark.parametrize("placement", PLACEMENTS)
+LOOKS = [*((placement, "evaluation") for placement in PLACEMENTS), ("during_iteration", "clean")]
+
+
+@pytest.mark.parametrize(("placement", "look"), LOOKS)
 def test_looking_at_clean_weights_draws_nothing_and_changes_nothing(placement, look):
     def train(looking):
         model = small_model()

@@ -245,7 +245,8 @@ def test_paths_depend_on_the_kind_of_model_and_on_what_was_made_before():
     assert small_model("functional").weights[0].path == "hidden/kernel"
     assert small_model("sequential").weights[0].path == "net/hidden/kernel"
     first, second = keras.layers.Dense(1), keras.layers.Dense(1)
-    first.build((None, 1)), second.build((None, 1))
+    first.build((None, 1))
+    second.build((None, 1))
     assert first.kernel.path != second.kernel.path
 
 

@@ -43,8 +43,8 @@ class Intervention:
     """The placements that make sense for the rule; any other is refused."""
     default_on: ClassVar[Selector | None] = None
     """What `on=None` selects; None: every trainable weight."""
-    metric_names: ClassVar[Sequence[str]] = ()
-    """Names of the metrics that `observe` returns besides `relative_change`."""
+    metric_names: Sequence[str] = ()
+    """Names of the metrics that `observe` returns besides `relative_change`; `build` may set others."""
 
     def __new__(cls, *args, **kwargs):
         """Remembers the arguments: `get_config` gives them back, so no rule has to write its own."""
@@ -100,6 +100,8 @@ class Intervention:
 
     def update(self, weight, step):
         """Returns the new value of `weight` [...]. Pure: it must not assign.
+
+        A rule that only watches returns `weight` itself: then nothing is written.
 
         Args:
             weight: `keras.Variable` (in a rule that needs nothing of the variable, any tensor).
@@ -208,9 +210,9 @@ class Intervention:
             if isinstance(value, Feedback):
                 owner.feedback.bind(value)
         self._applications = self.add_variable("applications", dtype="int32", initial=0)
-        names = ("relative_change", *self.metric_names)
-        self.metrics = {name: self.add_variable(name) for name in names}
         self.build(self.variables)
+        names = ("relative_change", *self.metric_names)
+        self.metrics = {name: self.add_variable(name.replace("/", ".")) for name in names}
 
     @property
     def adds(self) -> bool:
@@ -223,10 +225,11 @@ class Intervention:
         for variable in self.variables:
             if self.adds:
                 variable.assign_add(self._checked(self.delta(variable, step), variable, "delta"))
-            else:
-                variable.assign(self._checked(self.update(variable, step), variable, "update"))
+            elif (new := self.update(variable, step)) is not variable:
+                variable.assign(self._checked(new, variable, "update"))
             for slot in self._owner.slots(variable) if self._touches_slots else ():
-                slot.assign(self.update_slot(variable, slot, step))
+                if (rewritten := self.update_slot(variable, slot, step)) is not None:
+                    slot.assign(rewritten)
         every = self._owner.metrics_every if self.placement == "after_step" else 1
         if every == 1:
             self._record(before, _values(self.variables), step)
@@ -299,12 +302,13 @@ class Intervention:
 
     def describe(self) -> str:
         """The rule in one line for people: its name, what it does with which number, and to what."""
-        shown = [f"{k} {v}" for k, v in self._arguments.items() if k not in ("on", "name", "seed")]
+        arguments = {k: v for k, v in self._arguments.items() if k not in ("on", "name", "seed")}
+        shown = [f"{k} {v if isinstance(v, str) else _shown(v)}" for k, v in arguments.items()]
         return f"{self.name} ({', '.join(shown)}) on {self.on!r}" if shown else f"{self.name} on {self.on!r}"
 
     def __repr__(self):
         shown = {k: v for k, v in self._arguments.items() if k != "on"}
-        arguments = [f"{k}={v!r}" for k, v in shown.items()]
+        arguments = [f"{k}={_shown(v)}" for k, v in shown.items()]
         if "on" in self._arguments:
             arguments.append(f"on={self.on!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
@@ -313,6 +317,14 @@ class Intervention:
 def _values(variables: Sequence[Any]) -> list[Any]:
     """The present values, as copies: `convert_to_tensor` of a variable is the variable, read later."""
     return [ops.copy(variable) for variable in variables]
+
+
+def _shown(value: Any) -> str:
+    """`repr`, but of Keras' constraints and schedules, which have none, the expression that makes them."""
+    if isinstance(value, keras.constraints.Constraint | keras.optimizers.schedules.LearningRateSchedule):
+        given = {k: v for k, v in value.get_config().items() if v is not None}
+        return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+    return getattr(value, "__qualname__", repr(value))
 
 
 KERNELS_AND_BIASES = kind("kernel", "bias")

@@ -6,6 +6,7 @@ from typing import Any
 from keras import ops
 
 from rlweights.interventions.base import KERNELS_AND_BIASES, Intervention
+from rlweights.selection import owner_of
 
 UNITS = ("fan_in", "init", "absolute")
 
@@ -23,10 +24,12 @@ class Clipping(Intervention):
         bound: The bound in `unit`s: a number, a schedule of the step, or a `Feedback`. The paper's own
             reinforcement learning script uses 3.
         unit: "fan_in", "init" or "absolute".
+        per_layer: Whether to measure each layer besides all of them together.
         **kwargs: See `Intervention`.
 
     Metrics: `clipped`, the share of weights that the clamp changed in this step; `saturated`, the share
-    that stands at the bound after it.
+    that stands at the bound after it; with `per_layer` also `clipped/<layer path>` and
+    `saturated/<layer path>`.
 
     Reference: Elsayed, Lan, Lyle and Mahmood, "Weight Clipping for Deep Continual and Reinforcement
     Learning", 2024, https://arxiv.org/abs/2407.01704, algorithm 1.
@@ -35,11 +38,12 @@ class Clipping(Intervention):
     default_on = KERNELS_AND_BIASES
     metric_names = ("clipped", "saturated")
 
-    def __init__(self, bound: Any = 3.0, unit: str = "fan_in", **kwargs):
+    def __init__(self, bound: Any = 3.0, unit: str = "fan_in", per_layer: bool = False, **kwargs):
         super().__init__(**kwargs)
         if unit not in UNITS:
             raise ValueError(f"`unit` takes {', '.join(map(repr, UNITS))}. Received: {unit!r}")
         self.unit = unit
+        self.per_layer = per_layer
         self.bound = self.strength(bound, "bound", minimum=0.0)
         self._scales: dict[int, Any] = {}
 
@@ -55,6 +59,10 @@ class Clipping(Intervention):
                 )
                 for v in variables
             }
+        if self.per_layer:
+            layers = dict.fromkeys(owner_of(v) for v in variables)
+            each = (f"{metric}/{layer}" for metric in Clipping.metric_names for layer in layers)
+            self.metric_names = (*Clipping.metric_names, *each)
 
     def limit(self, weight, step):
         """Returns the bound of one weight, a scalar of the weight's dtype."""
@@ -72,10 +80,14 @@ class Clipping(Intervention):
 
     def observe(self, before, after, step):
         """Counts what the clamp changed, and what stands at the bound."""
-        clipped = saturated = 0.0
-        size = sum(math.prod(v.shape) for v in self.variables)
+        counts: dict[str, list[Any]] = {}
         for variable, old, new in zip(self.variables, before, after, strict=True):
             limit = self.limit(variable, step)
-            clipped += ops.sum(ops.cast(ops.abs(old) > limit, "float32"))
-            saturated += ops.sum(ops.cast(ops.abs(new) >= limit, "float32"))
-        return {"clipped": clipped / size, "saturated": saturated / size}
+            clipped = ops.sum(ops.cast(ops.abs(old) > limit, "float32"))
+            saturated = ops.sum(ops.cast(ops.abs(new) >= limit, "float32"))
+            counted = (clipped, saturated, math.prod(variable.shape))
+            for suffix in ("", f"/{owner_of(variable)}") if self.per_layer else ("",):
+                sums = counts.get(suffix, (0.0, 0.0, 0))
+                counts[suffix] = [a + b for a, b in zip(sums, counted, strict=True)]
+        shares = {f"clipped{suffix}": clipped / size for suffix, (clipped, _, size) in counts.items()}
+        return shares | {f"saturated{suffix}": high / size for suffix, (_, high, size) in counts.items()}

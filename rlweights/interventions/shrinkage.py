@@ -27,16 +27,25 @@ class Shrinkage(Intervention):
     scale. A weight that began at zero, as biases do, is drawn as zero.
 
     Args:
-        rate: Share of the way, in [0, 1]: a number, a schedule of the step, or a `Feedback`.
+        rate: Share of the way, in [0, 1]: a number, a schedule of the step, or a `Feedback`. The default is
+            that of soft shrink and perturb; the published shrink and perturb goes half of the way.
         towards: "zero", "initial" or "fresh".
-        perturb: Factor on a fresh draw that is added after shrinking; 0: none.
+        perturb: Factor on a fresh draw that is added after shrinking, 0 for none: a number, a schedule of
+            the step, or a `Feedback`. The published shrink and perturb adds half of one.
         **kwargs: See `Intervention`.
+
+    Metrics: `relative_change` alone.
 
     References: Ash and Adams, "On Warm-Starting Neural Network Training", 2020,
     https://arxiv.org/abs/1910.08475 (shrink and perturb); Kumar et al., "Maintaining Plasticity in Continual
     Learning via Regenerative Regularization", 2023, https://arxiv.org/abs/2308.11958 (L2-Init, there in the
     loss); Juliani and Ash, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning", 2024,
-    https://arxiv.org/abs/2405.19153 (soft shrink and perturb, whose rate is the default).
+    https://arxiv.org/abs/2405.19153 (soft shrink and perturb; its published code has 1e-6 for it, and 0.5
+    and 0.5 for shrink and perturb).
+
+    Example:
+        >>> Shrinkage(0.5, towards="zero", perturb=0.5, placement="after_iteration").placement
+        'after_iteration'
     """
 
     default_on = KERNELS_AND_BIASES
@@ -64,17 +73,21 @@ class Shrinkage(Intervention):
                 name = f"{variable.path.replace('/', '_')}_scale"
                 self._scales[id(variable)] = self.add_variable(name, initial=scale)
 
-    def update(self, weight, step):
-        """Returns the shrunken weight."""
-        rate = ops.cast(self.rate(step), weight.dtype)
-        new = (1 - rate) * weight
-        if self.towards == "initial":
-            new = new + rate * self._kept(self._initial, weight)
-        if self.towards == "fresh":
-            new = new + rate * self._fresh(weight, step, "target")
+    def delta(self, weight, step):
+        """Returns rate * (target - weight), plus the perturbation."""
+        # As a difference: a rate of 1e-6 keeps all its digits, while 1 - 1e-6 in float32 keeps two of them.
+        change = ops.cast(self.rate(step), weight.dtype) * (self._target(weight, step) - weight)
         if self._perturbs:
-            new = new + ops.cast(self.perturb(step), weight.dtype) * self._fresh(weight, step, "perturbation")
-        return new
+            perturb = ops.cast(self.perturb(step), weight.dtype)
+            change = change + perturb * self._fresh(weight, step, "perturbation")
+        return change
+
+    def _target(self, weight, step):
+        if self.towards == "zero":
+            return ops.zeros_like(weight)
+        if self.towards == "initial":
+            return self._kept(self._initial, weight)
+        return self._fresh(weight, step, "target")
 
     def _fresh(self, weight, step, stream: str):
         scale = ops.cast(self._kept(self._scales, weight), weight.dtype)
@@ -82,5 +95,5 @@ class Shrinkage(Intervention):
 
     def _kept(self, state: dict[int, Any], weight):
         if id(weight) not in state:
-            raise ValueError(f"{self.name}: towards {self.towards!r} needs a weight of a built optimizer.")
+            raise ValueError(f"{self.name}: this shrinkage needs a weight of a built optimizer.")
         return ops.copy(state[id(weight)])
