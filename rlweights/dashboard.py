@@ -27,9 +27,11 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "distance from the initial weights": (r"weights/.*/distance_from_init",),
     },
     "Interventions": {
-        "weights at their bound": (r"intervention/.*/(saturated|clipped)",),
+        "share of weights clipped, at their bound, recycled": (
+            r"intervention/.*/(clipped|saturated|recycled)(/.*)?",
+        ),
         "noise": (r"intervention/.*/stddev",),
-        "policy distance and its target": (r"intervention/.*/(distance|target)",),
+        "distance and its target": (r"intervention/.*/(distance|target)",),
         "relative change": (r"intervention/.*/relative_change",),
     },
     "Plasticity": {
@@ -38,7 +40,10 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "saturated units": (r"plasticity/.*/saturated_units",),
     },
 }
-"""Charts by category: title and regular expressions of the tags."""
+"""Charts by category: title and regular expressions of the tags.
+
+They do not depend on the agent: TensorBoard shows each chart once only if the layouts of all runs are equal.
+"""
 
 MARGINS = {
     "evaluation, 95 % interval": ("eval/mean_reward", "eval/mean_reward_lower", "eval/mean_reward_upper")

@@ -308,7 +308,8 @@ def _shortest(values: Sequence[float]) -> list[str]:
     """The shortest texts that read back as the same numbers, as float32 if that is what they are."""
     with np.errstate(over="ignore"):
         singles = np.array(values, np.float32)
-    return [str(s) if float(s) == v else repr(v) for s, v in zip(singles, values, strict=True)]
+    pairs = zip(singles, values, strict=True)
+    return [min(str(s), repr(v), key=len) if float(s) == v else repr(v) for s, v in pairs]
 
 
 def gif(frames: Sequence[np.ndarray], fps: float = 30.0) -> bytes:

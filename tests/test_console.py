@@ -10,6 +10,7 @@ from rlweights.console import Console, number
 TOTAL = 102_400
 SCALARS = {
     "rollout/ep_rew_mean": 123.456,
+    "rollout/ep_len_mean": 98.76,
     "train/entropy_loss": -0.654321,
     "train/approx_kl": 0.00012,
     "train/explained_variance": 0.5,
@@ -50,6 +51,7 @@ def test_rows_show_the_columns_with_their_numbers():
     assert heading.split() == [
         "steps",
         "return",
+        "length",
         "entropy",
         "kl",
         "expl.var",
@@ -59,7 +61,7 @@ def test_rows_show_the_columns_with_their_numbers():
         "steps/s",
     ]
     row = lines[lines.index(heading) + 1]
-    assert row.split() == ["256", "123", "0.654", "1.2e-04", "0.5", "0.25", "0.0206", "17,395"]
+    assert row.split() == ["256", "123", "98.8", "0.654", "1.2e-04", "0.500", "0.250", "0.0206", "17,400"]
 
 
 def test_columns_are_right_below_their_headings():
@@ -86,6 +88,14 @@ def test_evaluations_are_shown():
     assert lines[-1].split() == ["102,400", "evaluation:", "456.8"]
 
 
+def test_large_numbers_of_steps_keep_the_columns_straight():
+    file = io.StringIO()
+    console = Console(10**10, file=file)
+    console.update(10**10, SCALARS, None)
+    heading, row = file.getvalue().splitlines()
+    assert len(heading) == len(row)
+
+
 def test_a_column_that_appears_late_gets_a_new_heading():
     file = io.StringIO()
     console = Console(10, file=file)
@@ -93,14 +103,41 @@ def test_a_column_that_appears_late_gets_a_new_heading():
     console.update(5, {"train/approx_kl": 0.1}, None)
     console.update(10, {"rollout/ep_rew_mean": 1.0}, None)
     lines = [line.split() for line in file.getvalue().splitlines() if line]
-    assert lines == [["steps", "kl"], ["5", "0.1"], ["steps", "return", "kl"], ["10", "1", "0.1"]]
+    assert lines == [["steps", "kl"], ["5", "0.100"], ["steps", "return", "kl"], ["10", "1.00", "0.100"]]
 
 
-def test_skipped_updates_are_said():
+@pytest.mark.parametrize("quiet", [True, False])
+def test_skipped_updates_are_said_but_not_each_time(quiet):
     file = io.StringIO()
-    console = Console(100_000, file=file)
-    console.update(50_000, {"update/skipped": 3.0}, None)
-    assert "50,000  3 updates were not finite and skipped" in file.getvalue()
+    console = Console(2_400_000, file=file, quiet=quiet)
+    for step in range(50_000, 150_001, 1_000):
+        console.update(step, {"update/skipped": 1.0}, None)
+    console.summary({})
+    lines = [line.split(maxsplit=1) for line in file.getvalue().splitlines() if "skipped" in line]
+    assert lines == [
+        ["50,000", "1 update was not finite and skipped"],
+        ["150,000", "100 updates were not finite and skipped"],
+    ]
+
+
+def test_what_was_skipped_last_is_said_at_the_end():
+    file = io.StringIO()
+    console = Console(100_000, file=file, quiet=True)
+    console.update(50_000, {"update/skipped": 1.0}, None)
+    console.update(51_000, {"update/skipped": 2.0}, None)
+    console.summary({"run": "runs/mine"})
+    assert "2 updates were not finite and skipped\nrun  " in file.getvalue()
+
+
+def test_many_evaluations_are_not_all_shown_but_the_last_one_is():
+    file = io.StringIO()
+    console = Console(1_000_000, file=file)
+    for step in (*range(10_000, 995_001, 5_000), 1_000_000):
+        interval = {"eval/mean_reward_lower": step - 5.0, "eval/mean_reward_upper": step + 5.0}
+        console.update(step, {"eval/mean_reward": step} | interval, None)
+    lines = file.getvalue().splitlines()
+    assert 10 <= len(lines) <= 14
+    assert lines[-1] == " 1,000,000  evaluation: 1000000.0 [999995.0, 1000005.0]"
 
 
 @pytest.mark.parametrize("options", [{}, TERMINAL])
@@ -134,13 +171,14 @@ def test_a_terminal_shows_a_bar_that_goes_away():
     assert console._progress is not None
     console._progress.refresh()
     frame = file.getvalue().rsplit("\r", 1)[-1]
-    for part in ("50%", "51,200 steps", "return 123", "17,395 steps/s"):
+    for part in ("50%", "51,200/102,400", "return 123", "17,400 steps/s", "0:00:03 left"):
         assert part in frame
     assert max(len(line) for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()) <= 80
     console.summary({"run": "runs/mine"})
     assert console._progress is None
     ending = file.getvalue()[-200:]
     assert "\x1b[2K" in ending  # the bar's line is erased
+    assert "\u2501" not in ending.rpartition("\x1b[2K")[2]  # and not drawn again
     assert "\x1b[?25h" in ending  # and the cursor is back
     assert ending.endswith("run          runs/mine\n")
 
@@ -153,7 +191,9 @@ def test_a_terminal_shows_a_bar_that_goes_away():
         (0.0, "0"),
         (0.00012, "1.2e-04"),
         (-0.00012, "-1.2e-04"),
-        (0.001, "0.001"),
+        (0.001, "0.00100"),
+        (0.5, "0.500"),
+        (99.96, "100"),
         (0.123456, "0.123"),
         (12.3456, "12.3"),
         (999.4, "999"),

@@ -2,14 +2,19 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from smallruns import small_run
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, TENSORS, EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
-from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
@@ -116,6 +121,16 @@ def test_every_recorded_tag_is_in_a_chart_or_said_not_to_be(events):
     assert stale == []
 
 
+def test_the_page_explains_every_recorded_tag(events):
+    page = (Path(__file__).parents[1] / "docs" / "tensorboard.md").read_text(encoding="utf-8")
+    explained = [
+        re.escape(name).replace("<rule>", "[^/]+").replace("<layer>", ".+")
+        for name in re.findall(r"`([a-z]+/[a-z_<>/]+)`", page)
+    ]
+    scalars = tags_of(events, "scalars")
+    assert [tag for tag in scalars if not any(re.fullmatch(p, tag) for p in explained)] == []
+
+
 def test_hparams_session_has_values_metrics_and_an_end(run, events):
     def content(tag):
         return events.SummaryMetadata(tag).plugin_data.content
@@ -143,6 +158,39 @@ def test_hparams_session_has_values_metrics_and_an_end(run, events):
     end = hparams_metadata.parse_session_end_info_plugin_data(content(end_tag))
     assert end.status == api_pb2.STATUS_SUCCESS
     assert end.end_time_secs >= start.start_time_secs > 0
+
+
+def test_the_hparams_tab_lists_the_run_with_its_metrics(run, events):
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(run.parent))
+    multiplexer.Reload()
+    tensorboard = TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(run.parent)))
+    every = [api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_RUNNING, api_pb2.STATUS_UNKNOWN]
+    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=every, slice_size=10)
+    context = backend_context.Context(tensorboard)
+    found = list_session_groups.Handler(RequestContext(), context, "", request).run()
+    (session,) = (session for group in found.session_groups for session in group.sessions)
+    assert session.name == run.name
+    assert session.status == api_pb2.STATUS_SUCCESS
+    shown = {metric.name.tag: (metric.training_step, metric.value) for metric in session.metric_values}
+    assert shown.keys() == set(dashboard.METRICS)
+    for tag, (step, value) in shown.items():
+        last = events.Scalars(tag)[-1]
+        assert (step, value) == (last.step, last.value)
+
+
+def test_charts_do_not_take_a_longer_tag_for_theirs():
+    layout = layout_pb2.Layout.FromString(dashboard.layout().value[0].tensor.string_val[0])
+    patterns = [p for category in layout.category for chart in category.chart for p in chart.multiline.tag]
+    assert sum(bool(re.match(pattern, "eval/mean_reward")) for pattern in patterns) == 1
+    assert not any(re.match(pattern, "eval/mean_reward_lower") for pattern in patterns)
+
+
+def test_charts_find_what_rules_measure_by_layer():
+    layout = layout_pb2.Layout.FromString(dashboard.layout().value[0].tensor.string_val[0])
+    (interventions,) = (each for each in layout.category if each.title == "Interventions")
+    patterns = [pattern for chart in interventions.chart for pattern in chart.multiline.tag]
+    for tag in ("clipping/saturated/policy/hidden_0", "second/clipped", "recycling/recycled"):
+        assert sum(bool(re.match(pattern, f"intervention/{tag}")) for pattern in patterns) == 1
 
 
 def test_two_rules_of_one_kind_keep_their_own_hyperparameters():

@@ -254,6 +254,16 @@ def test_resuming_at_a_recorded_step_adds_to_its_row(tmp_path):
     assert (tmp_path / CSV).read_text() == "env_steps,a,eval\n1,1.0,\n2,2.0,3.0\n3,4.0,\n"
 
 
+def test_a_torn_line_is_never_taken_for_a_number(tmp_path):
+    with Records(tmp_path) as records:
+        records.write(1, {"a": 1.0})
+        records.write(2, {"a": 12.25})
+    os.truncate(tmp_path / CSV, (tmp_path / CSV).stat().st_size - 2)
+    assert (tmp_path / CSV).read_text().endswith("\n2,12.2")
+    Records(tmp_path, resume_step=2).close()
+    assert (tmp_path / CSV).read_text() == "env_steps,a\n1,1.0\n"
+
+
 def test_columns_of_dropped_rows_are_dropped(tmp_path):
     with Records(tmp_path) as records:
         records.write(1, {"a": 1.0})
