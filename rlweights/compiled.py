@@ -95,7 +95,8 @@ class HostPrograms:
     def policy(self, observations: np.ndarray) -> np.ndarray:
         """Returns the distribution parameters [N, P] of observations [N, ...]."""
         if self._numpy is not None:
-            return self._numpy(observations)
+            with np.errstate(invalid="ignore", over="ignore"):  # the learner skips what is not finite
+                return self._numpy(observations)
         assert self._policy is not None
         return self._policy(tf.constant(observations)).numpy()
 

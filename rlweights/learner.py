@@ -112,13 +112,13 @@ class Learner:
         metrics |= self._optimize(samples, progress)
         after = self._flat_weights()
         metrics["update/update_to_weight_ratio"] = update_to_weight_ratio(before, after)
-        metrics["update/nonfinite_weights"] = _count(~tf.math.is_finite(after))
         metrics["update/nonfinite_streak"] = tf.cast(self.bad_streak.value, tf.float32)
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.iteration.assign_add(1)
         self._signal(metrics, _flatten(batch.observations))
         self.optimizer.end_iteration()
+        metrics["update/nonfinite_weights"] = _count(~tf.math.is_finite(self._flat_weights()))
         metrics |= {f"intervention/{name}": value for name, value in self.optimizer.metrics().items()}
         if self.networks.normalization is not None:
             self.networks.normalization.update(_flatten(batch.observations), _flatten(batch.valid))

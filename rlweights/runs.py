@@ -60,7 +60,11 @@ def read(folder: Path) -> Agent:
     Raises:
         ConfigError: If the folder is no run, or its agent file is not valid.
     """
-    if not (folder / AGENT).is_file():
+    try:
+        found = (folder / AGENT).is_file()
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}") from None
+    if not found:
         raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}")
     return config.load(folder / AGENT)
 

@@ -12,7 +12,7 @@ from rlweights.assembly import Assembly
 from rlweights.checkpoints import CheckpointError, Checkpoints
 from rlweights.guard import NotFinite
 from rlweights.loops import Loop
-from rlweights.progress import Progress
+from rlweights.progress import Best, Progress
 
 WEIGHTS = "weights.safetensors"
 
@@ -42,6 +42,9 @@ class Snapshots:
         reports = [m for rule in optimizer.interventions for m in rule.metrics.values()]
         ids = {id(v) for v in [*optimizer.feedback.values(), *reports]}
         self._reports = [path for path, v in self._state.items() if id(v) in ids]
+        self._beginning: dict[str, np.ndarray] = {}
+        if assembly.agent.guard.on_nonfinite == "rollback":
+            self._beginning = {path: v.numpy().copy() for path, v in self._state.items()}
 
     def save(self, progress: Progress, probe: np.ndarray, step: int) -> None:
         """Writes a checkpoint.
@@ -93,13 +96,22 @@ class Snapshots:
         self.newest = step
         return Progress.of(metadata, best), tensors["probe"]
 
+    def start_over(self) -> Progress:
+        """Goes back to where every run begins, if the guard may ask for that: there is no checkpoint yet."""
+        for path, value in self._beginning.items():
+            self._state[path].assign(value)
+        return Progress(Best({path: self._beginning[path] for path in self._networks}))
+
     def write_best(self, progress: Progress) -> None:
         """Makes `best/` what the progress says: the weights of the best evaluation, or nothing at all."""
-        best = progress.best
-        if best.mean is None:
-            (self._folder / "best" / WEIGHTS).unlink(missing_ok=True)
-        else:
+        best, path = progress.best, self._folder / "best" / WEIGHTS
+        if best.mean is not None:
             self.write("best", best.weights, {"env_steps": best.env_steps, "mean_reward": best.mean})
+            return
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be removed: {error.strerror}") from error
 
     def write(self, name: str, weights: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Writes weights into a folder of their own."""

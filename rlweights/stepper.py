@@ -47,7 +47,8 @@ class Stepper:
         self._decode = action_decoder(envs.single_action_space)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # Gymnasium's own default
         self.mode = AutoresetMode(mode)
-        self._resets = np.zeros(self.num_envs, bool)
+        self._all = np.ones(self.num_envs, bool)
+        self._valid = self._all  # of the next step
 
     @property
     def separates(self) -> bool:
@@ -56,7 +57,7 @@ class Stepper:
 
     def reset(self, seed: int) -> np.ndarray:
         """Resets all environments by one seed and returns their observations [N, ...]."""
-        self._resets = np.zeros(self.num_envs, bool)
+        self._valid = self._all
         return self._reset(seed=seed)
 
     def step(self, actions: np.ndarray) -> Transition:
@@ -74,12 +75,12 @@ class Stepper:
         truncated = self._checked("truncations", truncated, "b", "booleans")
         ended = terminated | truncated
         observations = self._encoded(raw)
-        valid, finals = ~self._resets, {}
-        if not valid.all():
+        valid, finals = self._valid, {}
+        if valid is not self._all:
             rewards = np.where(valid, rewards, 0.0)
-        if not self.separates:
-            self._resets = ended
-        elif ended.any():
+        some = ended.any()
+        self._valid = ~ended if some and not self.separates else self._all
+        if some and self.separates:
             cut = np.flatnonzero(ended & ~terminated)
             if self.mode is AutoresetMode.SAME_STEP:
                 finals = {int(n): self._final(info, int(n)) for n in cut}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlweights import checkpoints, config
+from rlweights import checkpoints, runs
 from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
 from rlweights.evaluation import Result, evaluate
@@ -32,15 +32,13 @@ class TrainedAgent:
         self.folder = Path(run)
         if which not in WHICH:
             raise ConfigError(f"which = {which!r}: takes {' or '.join(map(repr, WHICH))}")
-        path = self.folder / "agent.toml"
-        if not path.is_file():
-            raise ConfigError(f"{run}: no run folder, it holds no agent.toml")
+        agent = runs.read(self.folder)
         candidates = [self.folder / name / "weights.safetensors" for name in (which, "latest")]
         found = next((each for each in candidates if each.is_file()), None)
         if found is None:
             raise ConfigError(f"{run}: holds no weights yet; they are saved by the first evaluation")
         self.weights = found
-        self.assembly = Assembly(config.load(path), str(path), self.folder)
+        self.assembly = Assembly(agent, str(self.folder / runs.AGENT), self.folder)
         variables = {v.path: v for v in self.assembly.networks.variables}
         expect = {name: (tuple(v.shape), v.dtype) for name, v in variables.items()}
         tensors, self.metadata = checkpoints.load(found, expect)

@@ -177,7 +177,8 @@ class Trainer:
 
     def _train(self, records: Records) -> Result | None:
         """Trains, evaluates and saves; None if a signal came before the end."""
-        self.loop.boundary(self.iteration, self._progress.attempt)
+        if self.iteration < self.agent.total_iterations:
+            self.loop.boundary(self.iteration, self._progress.attempt)
         while self._interrupts.number is None:
             try:
                 if self.iteration < self.agent.total_iterations:
@@ -231,13 +232,15 @@ class Trainer:
         records.flush()
 
     def _go_back(self, bad: str, records: Records) -> None:
-        """Goes back to the last checkpoint, from where other random numbers are drawn.
+        """Goes back to the last checkpoint, or to the beginning, to draw other random numbers from there.
 
         Raises:
-            TrainingStopped: If that is not wanted, was tried too often, or there is no checkpoint.
+            TrainingStopped: If that is not wanted, or was tried too often.
         """
         step, attempt = self.env_steps, self._progress.attempt + 1
-        if self._guard.may_go_back() and self._restore():
+        if self._guard.may_go_back():
+            if not self._restore():
+                self._progress = self._snapshots.start_over()
             self._progress.attempt = attempt
             self._snapshots.write_best(self._progress)
             records.rewind(self.env_steps)
@@ -294,13 +297,14 @@ class Trainer:
             if self._progress.best.beaten_by(result.mean):
                 self._progress.best = Best(self._weights(), result.mean, self.env_steps)
                 self._snapshots.write_best(self._progress)
-        interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)
-        scalars = {
-            "eval/mean_reward": result.mean,
-            "eval/mean_reward_lower": float(interval.low),
-            "eval/mean_reward_upper": float(interval.high),
-            "eval/mean_ep_length": float(result.lengths.mean()),
-        }
+        scalars = {"eval/mean_ep_length": float(result.lengths.mean())}
+        if np.isfinite(result.returns).all():
+            interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)
+            scalars["eval/mean_reward"] = result.mean
+            scalars["eval/mean_reward_lower"] = float(interval.low)
+            scalars["eval/mean_reward_upper"] = float(interval.high)
+        else:
+            self.console.message(f"{self.env_steps:>10,}  evaluation: an episode's return is not finite")
         records.write(self.env_steps, scalars)
         self.console.update(self.env_steps, scalars, None)
         return result

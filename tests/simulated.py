@@ -5,6 +5,7 @@ trainer. What real processes add (signals, SIGKILL, XLA) is tested in test_signa
 """
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Iterator
@@ -91,13 +92,20 @@ class Machine:
         (folder / "agent.toml").write_text(self.agent(**sections).to_toml())
         return folder
 
-    def train(self, folder: Path, resume: bool = False, said: list[str] | None = None, **sections) -> Outcome:
+    def train(
+        self,
+        folder: Path,
+        resume: bool = False,
+        said: list[str] | None = None,
+        quiet: bool = True,
+        **sections: Any,
+    ) -> Outcome:
         """What one process does: `sections` differ from the agent's; `said` takes its messages."""
         for path, variable in self._variables.items():
             variable.assign(self._initial[path])
         self.assembly.agent = config.parse(merged(self.data, sections), "test")
         self.loop._count = 1  # pyright: ignore[reportAttributeAccessIssue]
-        console = Console(1, quiet=True, file=io.StringIO())
+        console = Console(1, quiet=quiet, file=io.StringIO())
         if said is not None:
             console.message = said.append
         with (
@@ -117,6 +125,12 @@ class Machine:
         return self._inspection
 
 
+@functools.cache
+def machine(backend: str = "gymnasium") -> Machine:
+    """A machine for TINY, shared by all tests."""
+    return Machine(backend)
+
+
 def merged(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     """Nested tables, the later ones over the earlier ones; lists are replaced."""
     result = dict(base)
@@ -134,11 +148,12 @@ class Mortal:
 
     Args:
         machine: Whose process it is.
-        at: The moment of death, from 1; None: it lives on.
+        at: The moment of death: the number of a deed, from 1, or a kind of deed and its number among those;
+            None: it lives on.
         after: Whether it dies after the deed rather than before it.
     """
 
-    def __init__(self, machine: Machine, at: int | None = None, after: bool = False):
+    def __init__(self, machine: Machine, at: int | tuple[str, int] | None = None, after: bool = False):
         self.machine, self.at, self.after = machine, at, after
         self.deeds: list[str] = []
         self.dead = False
@@ -150,7 +165,7 @@ class Mortal:
             if self.dead:
                 raise Killed
             self.deeds.append(label)
-            self.dead = len(self.deeds) == self.at
+            self.dead = self.at in (len(self.deeds), (label, self.deeds.count(label)))
             if self.dead and not self.after:
                 raise Killed
             result = original(*args, **kwargs)
