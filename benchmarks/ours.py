@@ -12,7 +12,7 @@ settle()
 from rlweights import config  # noqa: E402
 from rlweights.assembly import Assembly  # noqa: E402
 from rlweights.loops import loop_of  # noqa: E402
-from rlweights.trainer import EpisodeWindow  # noqa: E402
+from rlweights.progress import EpisodeWindow  # noqa: E402
 
 SOLVED = 475.0
 
