@@ -22,6 +22,7 @@ def main() -> None:
     backend, _, rules = contender.partition("+")
     path = config.find("cartpole")
     overrides = [
+        f'environment.id="{settings["env"]}"',
         f'environment.backend="{backend}"',
         f"environment.num_envs={settings['num_envs']}",
         f"algorithm.n_steps={settings['n_steps']}",

@@ -1,15 +1,19 @@
 """One measurement of a peer, in the peer's own Python: prints one line of JSON.
 
-    PEERS_PYTHON benchmarks/peers.py sb3|sbx|rejax speed|solve SETTINGS
+    PEERS_PYTHON benchmarks/peers.py sb3|sbx|rejax|cleanrl speed|solve SETTINGS
 
-`benchmarks/speed.py` calls this; see there. SETTINGS is JSON: num_envs, n_steps, batch_size, n_epochs,
-env_steps and more. "speed": environment steps per second of the whole training loop after a warm-up.
-"solve": seconds from the start of the process (BENCHMARK_START) until CartPole is solved.
+`benchmarks/speed.py` calls this; see there. SETTINGS is JSON: env, num_envs, n_steps, batch_size, n_epochs,
+env_steps and more; for cleanrl also the path of a checkout. "speed": environment steps per second of the
+whole training loop after a warm-up. "solve": seconds from the start of the process (BENCHMARK_START) until
+CartPole is solved.
 """
 
 import json
 import os
+import re
+import subprocess
 import sys
+import tempfile
 import time
 
 SOLVED = 475.0
@@ -49,7 +53,7 @@ def stable_baselines(kind: str, what: str, settings: dict) -> dict:
 
     model = PPO(
         "MlpPolicy",
-        make_vec_env("CartPole-v1", settings["num_envs"], seed=settings["seed"]),
+        make_vec_env(settings["env"], settings["num_envs"], seed=settings["seed"]),
         n_steps=settings["n_steps"],
         batch_size=settings["batch_size"],
         n_epochs=settings["n_epochs"],
@@ -107,7 +111,32 @@ def rejax(what: str, settings: dict) -> dict:
     return {"seconds": None, "env_steps": None}
 
 
-if __name__ == "__main__":
+def cleanrl(settings: dict) -> dict:
+    """Runs CleanRL's published program as it is, and takes its own count, which leaves out the start."""
+    options = {
+        "--env-id": settings["env"],
+        "--num-envs": settings["num_envs"],
+        "--num-steps": settings["n_steps"],
+        "--num-minibatches": settings["num_envs"] * settings["n_steps"] // settings["batch_size"],
+        "--update-epochs": settings["n_epochs"],
+        "--total-timesteps": settings["env_steps"],
+        "--seed": settings["seed"],
+    }
+    words = [str(word) for option in options.items() for word in option]
+    with tempfile.TemporaryDirectory() as folder:  # it writes event files
+        command = [sys.executable, os.path.join(settings["cleanrl"], "cleanrl", "ppo.py"), *words]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return {"steps_per_second": float(re.findall(r"SPS: (\d+)", run.stdout)[-1])}
+
+
+def main() -> None:
     peer, what, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    result = rejax(what, settings) if peer == "rejax" else stable_baselines(peer, what, settings)
+    if peer == "cleanrl":
+        result = cleanrl(settings)
+    else:
+        result = rejax(what, settings) if peer == "rejax" else stable_baselines(peer, what, settings)
     print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

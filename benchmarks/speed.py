@@ -1,11 +1,12 @@
-"""Speed of whole training loops on CartPole-v1, against peers, in one run on one machine.
+"""Speed of whole training loops, against peers, in one run on one machine.
 
-    python benchmarks/speed.py --peers PEERS_PYTHON [--repetitions 5] [--only NAME ...]
+    python benchmarks/speed.py --peers PEERS_PYTHON [--cleanrl CHECKOUT] [--repetitions 5] [--only NAME ...]
 
-PEERS_PYTHON is a Python with stable-baselines3, sbx-rl and rejax installed (they need other versions than
-ours: give them an environment of their own). Every figure is a process of its own; repetitions are
-interleaved, so that a machine that drifts, drifts for all. Prints median, range, and the ratio to the
-peer named in the heading. Runs nothing else meanwhile, and neither should you.
+PEERS_PYTHON is a Python with stable-baselines3, sbx-rl, rejax and mujoco installed (they need other versions
+than ours: give them an environment of their own), and with tyro and tensorboard for a checkout of CleanRL.
+Every figure is a process of its own; repetitions are interleaved, so that a machine that drifts, drifts for
+all. Prints median, range, and the ratio to the peer named in the heading. Runs nothing else meanwhile, and
+neither should you.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-EQUAL = {"n_epochs": 4, "zoo": False, "warm_up": 20_000, "iterations_per_call": 16}
+EQUAL = {"env": "CartPole-v1", "n_epochs": 4, "zoo": False, "warm_up": 20_000, "iterations_per_call": 16}
+MUJOCO = {"env": "HalfCheetah-v5", "batch_size": 64, "n_epochs": 10, "zoo": False, "warm_up": 4_096}
 ZOO = {
+    "env": "CartPole-v1",
     "num_envs": 8,
     "n_steps": 32,
     "batch_size": 256,
@@ -49,6 +52,21 @@ SCENES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
             ("rlweights in Gymnasium", "gymnasium+rules"),
             ("rlweights, one program", "tensorflow+rules"),
         ],
+    ),
+    "8 x 128 in Gymnasium": (
+        "speed",
+        EQUAL | {"num_envs": 8, "n_steps": 128, "batch_size": 256, "env_steps": 200_000},
+        [("CleanRL", "cleanrl"), ("rlweights, plain", "gymnasium"), ("rlweights", "gymnasium+rules")],
+    ),
+    "HalfCheetah-v5, one environment": (
+        "speed",
+        MUJOCO | {"num_envs": 1, "n_steps": 2_048, "env_steps": 20_480},
+        [("Stable-Baselines3", "sb3"), ("rlweights in Gymnasium", "gymnasium")],
+    ),
+    "HalfCheetah-v5, 8 environments": (
+        "speed",
+        MUJOCO | {"num_envs": 8, "n_steps": 256, "env_steps": 20_480},
+        [("Stable-Baselines3", "sb3"), ("rlweights in Gymnasium", "gymnasium")],
     ),
     "process start to solved": (
         "solve",
@@ -85,11 +103,15 @@ def measure(contender: str, what: str, settings: dict[str, Any], peers: str) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--peers", required=True, help="Python of an environment with the peers")
+    parser.add_argument("--cleanrl", help="a checkout of CleanRL; without it, it is left out")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=list(SCENES), choices=list(SCENES))
     arguments = parser.parse_args()
     for scene in arguments.only:
         what, settings, contenders = SCENES[scene]
+        settings = settings | {"cleanrl": arguments.cleanrl}
+        if arguments.cleanrl is None:
+            contenders = [each for each in contenders if each[1] != "cleanrl"]
         figures: dict[str, list[float | None]] = {name: [] for name, _ in contenders}
         for repetition in range(arguments.repetitions):
             for name, contender in contenders:
