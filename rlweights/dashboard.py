@@ -15,7 +15,8 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "evaluation": (r"eval/mean_reward",),
         "episode length": (r"rollout/ep_len_mean", r"eval/mean_ep_length"),
         "explained variance": (r"train/explained_variance",),
-        "losses": (r"train/policy_gradient_loss", r"train/value_loss", r"train/entropy_loss"),
+        "losses": (r"train/policy_gradient_loss", r"train/value_loss"),
+        "exploration: entropy loss, deviation of actions": (r"train/entropy_loss", r"train/std"),
     },
     "Stability": {
         "KL divergence": (r"train/approx_kl",),
@@ -30,6 +31,7 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "share of weights clipped, at their bound, recycled": (
             r"intervention/.*/(clipped|saturated|recycled)(/.*)?",
         ),
+        "largest weight and its bound": (r"weights/.*/(max|bound)",),
         "noise": (r"intervention/.*/stddev",),
         "distance and its target": (r"intervention/.*/(distance|target)",),
         "relative change": (r"intervention/.*/relative_change",),

@@ -10,6 +10,7 @@ from rlweights import checkpoints, runs
 from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
 from rlweights.evaluation import Result, evaluate
+from rlweights.film import play
 from rlweights.spaces import action_decoder, one_batch
 from rlweights.trainer import acting
 
@@ -95,21 +96,10 @@ class TrainedAgent:
         return self._play(self.assembly.make_rendered("human"), episodes, seed, lambda: None)
 
     def _play(self, env: Any, episodes: int, seed: int, look: Callable[[], Any]) -> list[float]:
-        returns: list[float] = []
         try:
-            for episode in range(episodes):
-                observation, _ = env.reset(seed=seed + episode)
-                total, ended = 0.0, False
-                while not ended:
-                    look()
-                    observation, reward, terminated, truncated, _ = env.step(self.act(observation))
-                    total += float(reward)
-                    ended = terminated or truncated
-                look()  # how it ended
-                returns.append(total)
+            return [play(env, self.act, seed + episode, look) for episode in range(episodes)]
         finally:
             env.close()
-        return returns
 
     def act(self, observation: Any) -> Any:
         """Returns the most likely action for one observation."""

@@ -28,9 +28,12 @@ WITHOUT_CHART = (
     r"train/loss",  # the sum of the losses in the chart
     r"update/applied",  # what is not skipped
     r"update/nonfinite_\w+",  # explain a skipped update; zero otherwise
-    r"weights/.*/(rms|max)",  # the norm says it, unless one looks for a reason
+    r"weights/.*/rms",  # the norm says it, unless one looks for a reason
 )
 """Tags that only the scalars tab shows."""
+
+CONTINUOUS = "^train/std$"
+"""What only agents with continuous actions record."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,8 @@ def test_every_chart_of_the_layout_finds_a_recorded_tag(events):
         assert category.chart
         for chart in category.chart:
             for pattern in chart.multiline.tag:
-                assert any(re.match(pattern, tag) for tag in scalars), (chart.title, pattern)
+                found = any(re.match(pattern, tag) for tag in scalars)
+                assert found != (pattern == CONTINUOUS), (chart.title, pattern)
             for series in chart.margin.series:
                 assert {series.value, series.lower, series.upper} <= set(scalars), chart.title
             assert chart.multiline.tag or chart.margin.series
@@ -212,17 +216,44 @@ def test_the_agent_is_there_as_text(run, events):
     assert text == f"```toml\n{(run / 'agent.toml').read_text()}\n```"
 
 
-def test_histograms_come_at_their_cadence_and_count_every_weight(events):
+LAYERS = [
+    f"{network}/{layer}" for network in ("policy", "value") for layer in ("hidden_0", "hidden_1", "head")
+]
+
+
+def histograms_of(events: EventAccumulator, tag: str) -> dict[int, np.ndarray]:
+    return {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
+
+
+def test_histograms_come_at_their_cadence_and_count_every_weight_and_gradient(events):
     tags = tags_of(events, "histograms")
-    layers = ("hidden_0", "hidden_1", "head")
-    assert set(tags) == {f"{network}/{layer}/kernel" for network in ("policy", "value") for layer in layers}
-    assert steps_of(events, "policy/hidden_0/kernel") == [1024]
-    buckets = tensor_util.make_ndarray(events.Tensors("policy/hidden_0/kernel")[0].tensor_proto)
-    assert buckets.shape == (BUCKETS, 3)
-    assert buckets[:, 2].sum() == 4 * 64
-    assert (buckets[:, 0] < buckets[:, 1]).all()
-    bound = 3.0 / 4**0.5  # the default agent's clipping: 3 / sqrt(fan_in)
-    assert -bound - 1e-6 <= buckets[0, 0] < buckets[-1, 1] <= bound + 1e-6
+    assert set(tags) == {f"{group}/{layer}/kernel" for group in ("weights", "gradients") for layer in LAYERS}
+    for group in ("weights", "gradients"):
+        assert steps_of(events, f"{group}/policy/hidden_0/kernel") == [1024]
+        buckets = histograms_of(events, f"{group}/policy/hidden_1/kernel")[1024]
+        assert len(buckets) <= BUCKETS + 2
+        assert buckets[:, 2].sum() == 64 * 64
+        assert (buckets[:, 0] < buckets[:, 1]).all()
+    gradients = histograms_of(events, "gradients/policy/hidden_1/kernel")[1024]
+    assert gradients[0, 0] < 0.0 < gradients[-1, 1]
+
+
+def test_a_clipped_kernel_shows_its_bound(events):
+    """The default agent: 3 / sqrt(fan_in), but for the value network's last layer."""
+    for layer in LAYERS:
+        bound = 1.5 if layer.endswith("hidden_0") else 3.0 / 8.0
+        buckets = histograms_of(events, f"weights/{layer}/kernel")[1024]
+        if layer == "value/head":
+            assert f"weights/{layer}/bound" not in events.Tags()["scalars"]
+            assert len(buckets) == BUCKETS
+            continue
+        assert [event.value for event in events.Scalars(f"weights/{layer}/bound")] == [bound, bound]
+        largest = [event.value for event in events.Scalars(f"weights/{layer}/max")]
+        assert max(largest) <= bound
+        assert (buckets[0, 0], buckets[-1, 1]) == (-bound, bound)
+        if largest[-1] < bound:
+            assert len(buckets) > BUCKETS
+            assert max(-buckets[1, 0], buckets[-2, 1]) == pytest.approx(largest[-1])
 
 
 def test_event_files_stay_small(run):
