@@ -1,15 +1,24 @@
 """An agent to look at: episodes in the rendered environment, and a short film of one."""
 
+import importlib.util
 import math
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from rlweights.assembly import Assembly
+from rlweights.config import ConfigError
+from rlweights.mistakes import first_line
+from rlweights.records import gif
 from rlweights.spaces import action_decoder, one_batch
+
+KINDS = (".gif", ".mp4")
+"""Files that `write` knows."""
 
 LARGEST = 320
 """Width and height of a film's frames at most: what TensorBoard shows, and what an event file should hold."""
@@ -84,3 +93,52 @@ def _frame(env: gym.Env) -> np.ndarray:
         raise ValueError(f"render() returned shape {frame.shape} and no picture")
     every = math.ceil(max(frame.shape[:2]) / LARGEST)
     return np.ascontiguousarray(frame[::every, ::every], np.uint8)
+
+
+def check_writable(path: Path) -> None:
+    """Makes sure that `write` knows such a file, before anybody plays for it.
+
+    Raises:
+        ConfigError: If it does not, or needs the extra `video`.
+    """
+    if path.suffix not in KINDS:
+        raise ConfigError(f"--record {path}: takes a file that ends in .gif or .mp4")
+    if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        why = "imageio-ffmpeg is not installed; pip install 'rlweights[video]'"
+        raise ConfigError(f"--record {path}: {why}, or record a .gif")
+
+
+def write(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Writes frames [H, W, 3] uint8 as a film; what the file is, its suffix says.
+
+    Raises:
+        ConfigError: See `check_writable`; or the file cannot be written.
+    """
+    check_writable(path)
+    try:
+        with path.open("wb"):  # ffmpeg would explain the same in many lines
+            pass
+        if path.suffix == ".gif":
+            path.write_bytes(gif(frames, fps))
+        else:
+            _mp4(path, frames, fps)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise ConfigError(f"--record {path}: cannot be written: {reason}") from None
+
+
+def _mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """H.264 in the colors that every player knows, which take even sizes: an odd last line is left out."""
+    import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
+
+    height, width = (size // 2 * 2 for size in frames[0].shape[:2])
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
+    wanted = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+    done = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *given, *wanted],
+        input=b"".join(np.ascontiguousarray(f[:height, :width], np.uint8).tobytes() for f in frames),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(done.stderr.decode(errors="replace"))
