@@ -47,10 +47,14 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
 They do not depend on the agent: TensorBoard shows each chart once only if the layouts of all runs are equal.
 """
 
-MARGINS = {
-    "evaluation, 95 % interval": ("eval/mean_reward", "eval/mean_reward_lower", "eval/mean_reward_upper")
-}
-"""Charts with a band: title and the tags of value, lower and upper limit."""
+
+def band(tag: str) -> tuple[str, str, str]:
+    """Returns the tags of a value and of the bounds of its interval, as a margin chart draws them."""
+    return tag, f"{tag}_lower", f"{tag}_upper"
+
+
+MARGINS = {"evaluation, 95 % interval": band("eval/mean_reward")}
+"""Charts with a band: title and the tags of value, lower and upper bound."""
 
 
 def layout() -> Summary:
@@ -64,16 +68,33 @@ def layout() -> Summary:
             for name, tags in charts.items()
         ]
         if title == "Learning":
-            shown += [
-                layout_pb2.Chart(
-                    title=name,
-                    margin=layout_pb2.MarginChartContent(
-                        series=[layout_pb2.MarginChartContent.Series(value=value, lower=low, upper=high)]
-                    ),
-                )
-                for name, (value, low, high) in MARGINS.items()
-            ]
+            shown += _margin_charts(MARGINS)
         categories.append(layout_pb2.Category(title=title, chart=shown))
+    return _custom_scalars(categories)
+
+
+def margins(title: str, charts: Mapping[str, tuple[str, str, str]]) -> Summary:
+    """Returns the summary that lays out margin charts as one category.
+
+    Args:
+        title: The category's.
+        charts: Title and `band` of each chart.
+    """
+    return _custom_scalars([layout_pb2.Category(title=title, chart=_margin_charts(charts))])
+
+
+def _margin_charts(charts: Mapping[str, tuple[str, str, str]]) -> list[Any]:
+    series = layout_pb2.MarginChartContent.Series
+    return [
+        layout_pb2.Chart(
+            title=name,
+            margin=layout_pb2.MarginChartContent(series=[series(value=value, lower=low, upper=high)]),
+        )
+        for name, (value, low, high) in charts.items()
+    ]
+
+
+def _custom_scalars(categories: list[Any]) -> Summary:
     return Summary.FromString(custom_scalar.pb(layout_pb2.Layout(category=categories)).SerializeToString())
 
 

@@ -21,7 +21,9 @@ TOLERANCE = 1e-5
 @app.command(name="export")
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    target: Annotated[Path, typer.Argument(help="A .keras, .tflite or .onnx file, or a folder for a SavedModel.")],
+    target: Annotated[
+        Path, typer.Argument(help="A .keras, .tflite or .onnx file, or a folder for a SavedModel.")
+    ],
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
 ) -> None:
     """Export a run's policy: observations in, distribution parameters out, normalisation included.
