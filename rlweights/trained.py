@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,18 @@ from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
 from rlweights.evaluation import Result, evaluate
 from rlweights.film import play
+from rlweights.records import read_scalars
 from rlweights.spaces import action_decoder, one_batch
 from rlweights.trainer import acting
 
 WHICH = ("best", "latest")
+
+
+class Series(NamedTuple):
+    """One scalar over a run, as TensorBoard shows it."""
+
+    steps: np.ndarray  # [rows] int64, environment steps
+    values: np.ndarray  # [rows] float64
 
 
 class TrainedAgent:
@@ -46,6 +54,13 @@ class TrainedAgent:
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = acting(self.assembly)
+
+    def history(self) -> dict[str, Series]:
+        """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
+        return {
+            tag: Series(*(np.array(column) for column in zip(*points, strict=True)))
+            for tag, points in read_scalars(self.folder).items()
+        }
 
     def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> np.ndarray:
         """Returns actions for a batch of observations, as the environment takes them.
