@@ -33,7 +33,7 @@ class Recipe:
         ConfigError: If there is no such agent, or it is not valid with these changes; one line that names
             file, key, what came, and what is valid.
 
-    Example:
+    Examples:
         >>> recipe = Recipe("cartpole", {"algorithm.gamma": 0.99})
         >>> recipe.changed({"seed": 3}).agent.seed
         3
