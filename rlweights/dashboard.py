@@ -1,6 +1,6 @@
 """What TensorBoard shows beyond single charts: a layout of ours, and the hparams tab."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -115,28 +115,17 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     return flat
 
 
-METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "train/explained_variance", "train/approx_kl")
-"""What the hparams tab compares runs by."""
+def hparams_start(config: Mapping[str, Any]) -> Summary:
+    """Returns the summary that begins this session in the hparams tab, with all of its settings.
 
-
-def hparams(config: Mapping[str, Any], metrics: Iterable[str] = METRICS) -> list[Summary]:
-    """Returns the summaries that fill the hparams tab: the experiment, and the start of this session."""
-    values = hyperparameters(config)
-    experiment = hparams_summary.experiment_pb(
-        hparam_infos=[api_pb2.HParamInfo(name=name, type=_kind(value)) for name, value in values.items()],
-        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
-    )
-    start = hparams_summary.session_start_pb(hparams=values)
-    return [Summary.FromString(each.SerializeToString()) for each in (experiment, start)]
+    There is none that declares columns: from one TensorBoard would take the columns of the first run for all.
+    Without it, it collects settings and metrics of all runs, and shows what differs between them first.
+    """
+    start = hparams_summary.session_start_pb(hparams=hyperparameters(config))
+    return Summary.FromString(start.SerializeToString())
 
 
 def hparams_end(success: bool) -> Summary:
     """Returns the summary that ends this session in the hparams tab."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     return Summary.FromString(hparams_summary.session_end_pb(status).SerializeToString())
-
-
-def _kind(value: bool | float | str) -> Any:
-    if isinstance(value, bool):
-        return api_pb2.DATA_TYPE_BOOL
-    return api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64

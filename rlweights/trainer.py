@@ -175,8 +175,7 @@ class Trainer:
 
     def _introduce(self, records: Records) -> None:
         records.summary(dashboard.layout(), self.env_steps)
-        for summary in dashboard.hparams(self.agent.model_dump(by_alias=True)):
-            records.summary(summary, self.env_steps)
+        records.summary(dashboard.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
         records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
 
     def _train(self, records: Records) -> Result | None:
