@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 AGENT ?= cartpole
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: train test check slow bench clean
+.PHONY: train test check slow docs clean
 
 train: $(VENV)/.run  ## trains the default agent (or AGENT=...) into runs/
 	$(BIN)/python -m rlweights.train $(AGENT)
@@ -21,6 +21,9 @@ check: $(VENV)/.dev  ## what must be clean: ruff, formatting, types, tests
 
 slow: $(VENV)/.test  ## the learning and soak suites, before a release
 	$(BIN)/python -m pytest -q -m slow
+
+docs: $(VENV)/.docs  ## builds the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV)
@@ -40,3 +43,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[classic-control,test,dev]'
 	touch $@ $(VENV)/.run $(VENV)/.test
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[docs]'
+	touch $@

@@ -37,6 +37,7 @@ from rlweights import config, seeds, session, train  # noqa: E402
 from rlweights.assembly import Assembly  # noqa: E402
 from rlweights.config import Agent, ConfigError  # noqa: E402
 from rlweights.guarded import guarded  # noqa: E402
+from rlweights.recipe import Recipe  # noqa: E402
 
 SHIPPED = {name: path.read_text(encoding="utf-8") for name, path in config.shipped().items()}
 
@@ -339,7 +340,7 @@ class Fuzz:
         """Runs a command line up to the point where its configuration is known."""
 
         def until_configured(agent: str, env: str | None, overrides: Sequence[str], *_: Any) -> int:
-            return guarded(lambda: 0 if session.configured(agent, env, overrides) else 1)
+            return guarded(lambda: 0 if Recipe(agent, overrides, env=env) else 1)
 
         with (
             mock.patch.object(session, "train", until_configured),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Shrinkage,
     )
     from rlweights.optimizer import InterventionOptimizer
+    from rlweights.recipe import Recipe
     from rlweights.selection import depth, everything, kind, layers, path, select
     from rlweights.trained import TrainedAgent
 
@@ -43,6 +44,7 @@ _HOMES = {
     ),
     "rlweights.callbacks": ("WeightMonitor",),
     "rlweights.optimizer": ("InterventionOptimizer",),
+    "rlweights.recipe": ("Recipe",),
     "rlweights.trained": ("TrainedAgent",),
     "rlweights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
 }
@@ -59,6 +61,7 @@ __all__ = [
     "InterventionOptimizer",
     "Noise",
     "Projection",
+    "Recipe",
     "Recycling",
     "Shrinkage",
     "TrainedAgent",

@@ -33,7 +33,7 @@ class WeightMonitor(keras.callbacks.Callback):
             these layers return for these inputs, with the clean weights. A layer's activation must be its
             own (`Dense(64, "relu")`), not a layer behind it.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(InterventionOptimizer(keras.optimizers.SGD(), []), "mse")
         >>> history = model.fit(tf.ones([4, 2]), tf.ones([4, 1]), verbose=0, callbacks=[WeightMonitor()])

@@ -10,53 +10,42 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; those of one agent are its seeds.")],
     tag: Annotated[str, typer.Option("--tag", help="Which scalar.")] = "rollout/ep_rew_mean",
     points: Annotated[int, typer.Option("--points", min=2, help="Rows of the table.")] = 10,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the curves: .png, .svg, .pdf.")
+    ] = None,
+    board: Annotated[
+        Path | None,
+        typer.Option("--board", metavar="FOLDER", help="Write the curves for TensorBoard, as margin charts."),
+    ] = None,
 ) -> None:
     """Compare learning curves: interquartile mean over seeds with its bootstrap interval."""
     from rlweights.startup import settle
 
     settle()
-    import numpy as np
-
-    from rlweights.config import ConfigError
+    from rlweights import curves
     from rlweights.guarded import guarded
-    from rlweights.intervals import bootstrap_interval
-    from rlweights.records import read_scalars
 
     def session() -> int:
-        groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for run in runs:
-            if not run.is_dir():
-                raise ConfigError(f"{run}: no run folder")
-            series = read_scalars(run)
-            if tag not in series:
-                raise ConfigError(
-                    f"{run}: holds no {tag!r}; it holds {', '.join(sorted(series)) or 'nothing'}"
-                )
-            steps, values = (np.array(column, float) for column in zip(*series[tag], strict=True))
-            groups.setdefault(run.resolve().parent.name, []).append((steps, values))
-        ends = min(steps[-1] for curves in groups.values() for steps, _ in curves)
-        starts = max(steps[0] for curves in groups.values() for steps, _ in curves)
-        grid = np.linspace(starts, ends, points)
+        if picture is not None:
+            curves.matplotlib_for(picture)  # whoever cannot draw says so before anything is read
+        table = curves.learning_curves(runs, tag, points)
         typer.echo(f"{tag}: interquartile mean over seeds [95 % bootstrap interval]")
-        names = {name: f"{name} ({_seeds(len(curves))})" for name, curves in groups.items()}
-        typer.echo("".join(["       steps", *(f"{title:>34}" for title in names.values())]))
-        intervals = {
-            name: bootstrap_interval(np.stack([np.interp(grid, steps, values) for steps, values in curves]))
-            for name, curves in groups.items()
-        }
-        for i, step in enumerate(grid):
+        typer.echo("".join(["       steps", *(f"{curve.title:>34}" for curve in table)]))
+        for i, step in enumerate(table[0].steps):
             cells = [
                 f"{each.estimate[i]:.1f} [{each.low[i]:.1f}, {each.high[i]:.1f}]"
-                for each in intervals.values()
+                for each in (curve.values for curve in table)
             ]
             typer.echo("".join([f"{step:12,.0f}", *(f"{cell:>34}" for cell in cells)]))
+        if picture is not None:
+            curves.plot(curves.learning_curves(runs, tag), tag, picture)
+            typer.echo(f"wrote {picture}")
+        if board is not None:
+            curves.write_board(curves.learning_curves(runs, tag), tag, board)
+            typer.echo(f"wrote {board}: tensorboard --logdir {board}, tab Custom scalars")
         return 0
 
     raise typer.Exit(guarded(session))
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What TensorBoard shows beyond single charts: a layout of ours, and the hparams tab."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -15,7 +15,8 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "evaluation": (r"eval/mean_reward",),
         "episode length": (r"rollout/ep_len_mean", r"eval/mean_ep_length"),
         "explained variance": (r"train/explained_variance",),
-        "losses": (r"train/policy_gradient_loss", r"train/value_loss", r"train/entropy_loss"),
+        "losses": (r"train/policy_gradient_loss", r"train/value_loss"),
+        "exploration: entropy loss, deviation of actions": (r"train/entropy_loss", r"train/std"),
     },
     "Stability": {
         "KL divergence": (r"train/approx_kl",),
@@ -30,6 +31,7 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "share of weights clipped, at their bound, recycled": (
             r"intervention/.*/(clipped|saturated|recycled)(/.*)?",
         ),
+        "largest weight and its bound": (r"weights/.*/(max|bound)",),
         "noise": (r"intervention/.*/stddev",),
         "distance and its target": (r"intervention/.*/(distance|target)",),
         "relative change": (r"intervention/.*/relative_change",),
@@ -45,10 +47,14 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
 They do not depend on the agent: TensorBoard shows each chart once only if the layouts of all runs are equal.
 """
 
-MARGINS = {
-    "evaluation, 95 % interval": ("eval/mean_reward", "eval/mean_reward_lower", "eval/mean_reward_upper")
-}
-"""Charts with a band: title and the tags of value, lower and upper limit."""
+
+def band(tag: str) -> tuple[str, str, str]:
+    """Returns the tags of a value and of the bounds of its interval, as a margin chart draws them."""
+    return tag, f"{tag}_lower", f"{tag}_upper"
+
+
+MARGINS = {"evaluation, 95 % interval": band("eval/mean_reward")}
+"""Charts with a band: title and the tags of value, lower and upper bound."""
 
 
 def layout() -> Summary:
@@ -62,16 +68,33 @@ def layout() -> Summary:
             for name, tags in charts.items()
         ]
         if title == "Learning":
-            shown += [
-                layout_pb2.Chart(
-                    title=name,
-                    margin=layout_pb2.MarginChartContent(
-                        series=[layout_pb2.MarginChartContent.Series(value=value, lower=low, upper=high)]
-                    ),
-                )
-                for name, (value, low, high) in MARGINS.items()
-            ]
+            shown += _margin_charts(MARGINS)
         categories.append(layout_pb2.Category(title=title, chart=shown))
+    return _custom_scalars(categories)
+
+
+def margins(title: str, charts: Mapping[str, tuple[str, str, str]]) -> Summary:
+    """Returns the summary that lays out margin charts as one category.
+
+    Args:
+        title: The category's.
+        charts: Title and `band` of each chart.
+    """
+    return _custom_scalars([layout_pb2.Category(title=title, chart=_margin_charts(charts))])
+
+
+def _margin_charts(charts: Mapping[str, tuple[str, str, str]]) -> list[Any]:
+    series = layout_pb2.MarginChartContent.Series
+    return [
+        layout_pb2.Chart(
+            title=name,
+            margin=layout_pb2.MarginChartContent(series=[series(value=value, lower=low, upper=high)]),
+        )
+        for name, (value, low, high) in charts.items()
+    ]
+
+
+def _custom_scalars(categories: list[Any]) -> Summary:
     return Summary.FromString(custom_scalar.pb(layout_pb2.Layout(category=categories)).SerializeToString())
 
 
@@ -92,28 +115,17 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     return flat
 
 
-METRICS = ("eval/mean_reward", "rollout/ep_rew_mean", "train/explained_variance", "train/approx_kl")
-"""What the hparams tab compares runs by."""
+def hparams_start(config: Mapping[str, Any]) -> Summary:
+    """Returns the summary that begins this session in the hparams tab, with all of its settings.
 
-
-def hparams(config: Mapping[str, Any], metrics: Iterable[str] = METRICS) -> list[Summary]:
-    """Returns the summaries that fill the hparams tab: the experiment, and the start of this session."""
-    values = hyperparameters(config)
-    experiment = hparams_summary.experiment_pb(
-        hparam_infos=[api_pb2.HParamInfo(name=name, type=_kind(value)) for name, value in values.items()],
-        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
-    )
-    start = hparams_summary.session_start_pb(hparams=values)
-    return [Summary.FromString(each.SerializeToString()) for each in (experiment, start)]
+    There is none that declares columns: from one TensorBoard would take the columns of the first run for all.
+    Without it, it collects settings and metrics of all runs, and shows what differs between them first.
+    """
+    start = hparams_summary.session_start_pb(hparams=hyperparameters(config))
+    return Summary.FromString(start.SerializeToString())
 
 
 def hparams_end(success: bool) -> Summary:
     """Returns the summary that ends this session in the hparams tab."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     return Summary.FromString(hparams_summary.session_end_pb(status).SerializeToString())
-
-
-def _kind(value: bool | float | str) -> Any:
-    if isinstance(value, bool):
-        return api_pb2.DATA_TYPE_BOOL
-    return api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64

@@ -21,7 +21,9 @@ TOLERANCE = 1e-5
 @app.command(name="export")
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    target: Annotated[Path, typer.Argument(help="A .keras or .tflite file, or a folder for a SavedModel.")],
+    target: Annotated[
+        Path, typer.Argument(help="A .keras, .tflite or .onnx file, or a folder for a SavedModel.")
+    ],
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
 ) -> None:
     """Export a run's policy: observations in, distribution parameters out, normalisation included.
@@ -45,15 +47,16 @@ def write(agent: Any, target: Path) -> None:
     """Writes the policy of a `TrainedAgent` and checks that it acts identically when loaded.
 
     Raises:
-        ConfigError: If the target's kind is unknown, exists already, cannot be written or acts differently.
+        ConfigError: If the target's kind is unknown or needs an extra that is not installed, if it exists
+            already, cannot be written or acts differently.
     """
     import numpy as np
 
     from rlweights.config import ConfigError
 
-    writers = {".keras": _keras, ".tflite": _tflite, "": _saved_model}
+    writers = {".keras": _keras, ".tflite": _tflite, ".onnx": _onnx, "": _saved_model}
     if target.suffix not in writers:
-        raise ConfigError(f"{target}: takes a .keras or .tflite file, or a folder without a suffix")
+        raise ConfigError(f"{target}: takes a .keras, .tflite or .onnx file, or a folder without a suffix")
     if target.exists():
         raise ConfigError(f"{target}: exists already")
     observations = _observations(agent)
@@ -98,8 +101,9 @@ def _functional(agent: Any) -> Any:
     x = inputs
     if trunk.normalization is not None:
         mean, inverse, limit = trunk.normalization.numpy_scale()
-        axes = tuple(range(1, len(encoder.shape) + 1))
-        x = keras.layers.Normalization(axes, mean, inverse**-2, name="normalization")(x)
+        # Not Keras' own Normalization: its constants would be inputs of an ONNX model.
+        x = keras.layers.Rescaling(1.0, (-mean).tolist(), name="centre")(x)
+        x = keras.layers.Rescaling(inverse.tolist(), name="normalize")(x)
         x = keras.ops.clip(x, -limit, limit)
     if trunk.convolutions:
         if trunk.normalization is None:
@@ -168,6 +172,26 @@ def _tflite(model: Any, target: Path, observations: Any) -> Any:
     interpreter.set_tensor(entry["index"], observations)
     interpreter.invoke()
     return np.asarray(interpreter.get_tensor(result["index"]))
+
+
+def _onnx(model: Any, target: Path, observations: Any) -> Any:
+    import numpy as np
+
+    from rlweights.config import ConfigError
+
+    try:
+        import onnxruntime
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        why = f"{error.name} is not installed; pip install 'rlweights[onnx]'"
+        raise ConfigError(f"{target}: {why}") from None
+    model(observations)  # Keras exports only what was called
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the converter asks NumPy for names of the past
+        model.export(target, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(target.read_bytes(), providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    return np.asarray(session.run(None, {entry.name: observations})[0])
 
 
 def main() -> None:

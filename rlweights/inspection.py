@@ -1,6 +1,7 @@
 """A closer look at an agent while it trains: its weights, and how plastic its hidden units still are."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,27 +9,35 @@ import tensorflow as tf
 
 from rlweights import diagnostics
 from rlweights.compiled import compiled
-from rlweights.networks import ActorCritic
+from rlweights.learner import Learner
 
 PROBE_SIZE = 256
 """Observations on which hidden units are measured: fixed for a run, so that only the weights move."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a histogram shows: values, and the bound that they cannot pass; None: there is none."""
+
+    values: np.ndarray
+    bound: float | None = None
 
 
 class Inspection:
     """Measures an agent's kernels, and its hidden units on a fixed batch of observations.
 
     Args:
-        networks: The agent's networks.
-        initial: The initial values of their trainable variables, in order.
+        learner: The agent's learner.
+        initial: The initial values of the trainable variables, in order.
         probe: The fixed batch [B, ...].
     """
 
-    def __init__(self, networks: ActorCritic, initial: Sequence[np.ndarray], probe: np.ndarray):
-        self._networks = networks
+    def __init__(self, learner: Learner, initial: Sequence[np.ndarray], probe: np.ndarray):
+        self._learner = learner
         self._tags: list[str] = []
         self._kernels = [
             (variable, tf.constant(first))
-            for variable, first in zip(networks.trainable_variables, initial, strict=True)
+            for variable, first in zip(learner.networks.trainable_variables, initial, strict=True)
             if len(variable.shape) >= 2
         ]
         self.probe = probe
@@ -39,9 +48,24 @@ class Inspection:
         values = self._measure(tf.constant(self.probe)).numpy()
         return dict(zip(self._tags, values.tolist(), strict=True))
 
-    def kernels(self) -> dict[str, np.ndarray]:
-        """Returns the present kernels, by path."""
-        return {variable.path: variable.numpy() for variable, _ in self._kernels}
+    def spreads(self) -> dict[str, Spread]:
+        """Returns what histograms show, by tag: the present kernels, and the newest gradient of each.
+
+        Nothing is computed for it: the update has left the gradients behind.
+        """
+        spreads = {}
+        for variable, _ in self._kernels:
+            limits = [float(limit) for limit in self._limits(variable)]
+            spreads[f"weights/{variable.path}"] = Spread(variable.numpy(), min(limits, default=None))
+            spreads[f"gradients/{variable.path}"] = Spread(self._learner.gradients[variable.path].numpy())
+        return spreads
+
+    def _limits(self, variable: Any) -> list[Any]:
+        """The bounds that rules hold a weight to, as they were in the last optimizer step."""
+        optimizer = self._learner.optimizer
+        step = tf.maximum(tf.convert_to_tensor(optimizer.iterations) - 1, 0)
+        rules = [rule for rule in optimizer.interventions if any(v is variable for v in rule.variables)]
+        return [limit for rule in rules if (limit := rule.limit(variable, step)) is not None]
 
     def _scalars(self, probe):
         scalars: dict[str, Any] = {}
@@ -51,7 +75,9 @@ class Inspection:
             scalars[f"weights/{layer}/rms"] = diagnostics.weight_rms(weight)
             scalars[f"weights/{layer}/max"] = diagnostics.weight_max(weight)
             scalars[f"weights/{layer}/distance_from_init"] = diagnostics.distance_from_init(weight, first)
-        for layer, activations in self._networks.activations(probe).items():
+            if limits := self._limits(variable):
+                scalars[f"weights/{layer}/bound"] = tf.reduce_min(tf.stack(limits))
+        for layer, activations in self._learner.networks.activations(probe).items():
             scalars[f"plasticity/{layer}/dormant_share"] = diagnostics.dormant_share(activations)
             scalars[f"plasticity/{layer}/saturated_units"] = diagnostics.saturated_units(activations)
             if len(activations.shape) == 2:

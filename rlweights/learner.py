@@ -11,7 +11,7 @@ import tensorflow as tf
 from rlweights import draws
 from rlweights.algorithms import Algorithm, Minibatch, at
 from rlweights.diagnostics import approx_kl, dormant_scores, explained_variance, update_to_weight_ratio
-from rlweights.distributions import Distribution
+from rlweights.distributions import LOG_STD_LIMIT, Distribution
 from rlweights.networks import ActorCritic
 from rlweights.normalization import RewardScaling
 from rlweights.optimizer import InterventionOptimizer
@@ -75,6 +75,15 @@ class Learner:
             self.reward_scaling = RewardScaling(num_envs, algorithm.gamma, name="reward_scaling")
         self.iteration = keras.Variable(0, dtype="int32", trainable=False, name="iteration")
         self.bad_streak = keras.Variable(0, dtype="int32", trainable=False, name="bad_streak")
+        self.gradients = {
+            v.path: keras.Variable(tf.zeros(v.shape), trainable=False, name="gradient")
+            for v in networks.trainable_variables
+            if len(v.shape) >= 2
+        }
+        """Of each kernel, by path: what the newest step was given, before `max_grad_norm` scaled it.
+
+        They are there to be looked at, so a checkpoint need not hold them.
+        """
         rollout = algorithm.n_steps * num_envs
         self._batch_size = algorithm.batch_size or rollout
         if rollout % self._batch_size:
@@ -115,6 +124,8 @@ class Learner:
         metrics["update/nonfinite_streak"] = tf.cast(self.bad_streak.value, tf.float32)
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
+        if self.networks.log_std is not None:
+            metrics["train/std"] = tf.reduce_mean(self._stddev())
         self.iteration.assign_add(1)
         self._signal(metrics, _flatten(batch.observations))
         self.optimizer.end_iteration()
@@ -221,7 +232,7 @@ class Learner:
             tape.watch([v.value for v in variables])
             loss, scalars = self._loss(part, progress)
         gradients = tape.gradient(loss, [v.value for v in variables])
-        norm = tf.linalg.global_norm(gradients)
+        raw, norm = gradients, tf.linalg.global_norm(gradients)
         if self.algorithm.max_grad_norm is not None:
             scale = tf.minimum(1.0, self.algorithm.max_grad_norm / tf.maximum(norm, 1e-12))
             gradients = [g * scale for g in gradients]
@@ -232,6 +243,9 @@ class Learner:
 
         def apply():
             self.optimizer.apply(gradients, variables)
+            for variable, gradient in zip(variables, raw, strict=True):
+                if variable.path in self.gradients:
+                    self.gradients[variable.path].assign(gradient)
 
         tf.cond(applies, apply, lambda: None)
         bad = ~stopped & ~finite
@@ -282,6 +296,10 @@ class Learner:
             "approx_kl": approx_kl(tf.stop_gradient(log_prob), batch.old_log_prob, batch.valid),
             "clip_fraction": mean(statistics.get("clip_fraction", tf.zeros_like(log_ratio))),
         }
+
+    def _stddev(self):
+        """The standard deviations of continuous actions, as the distribution takes them."""
+        return tf.exp(tf.clip_by_value(self.networks.log_std.value, -LOG_STD_LIMIT, LOG_STD_LIMIT))
 
     def _flat_weights(self):
         return tf.concat([tf.reshape(v.value, [-1]) for v in self.networks.trainable_variables], axis=0)

@@ -154,6 +154,11 @@ class ActorCritic:
         both = [*self.policy.variables, *self.value.variables]
         return list({id(v): v for v in both}.values())
 
+    @property
+    def log_std(self) -> Any:
+        """The policy's log standard deviations [outputs], for continuous actions; else None."""
+        return getattr(self.policy, "log_std", None)
+
     def values(self, observations) -> Any:
         """Returns V [B] of observations [B, ...]."""
         return ops.squeeze(self.value(observations), -1)

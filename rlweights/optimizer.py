@@ -99,7 +99,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         ValueError: If `inner` keeps its own EMA, accumulates gradients or scales the loss, if two rules have
             one name, or in a `tf.distribute` strategy of several replicas.
 
-    Example:
+    Examples:
         >>> optimizer = InterventionOptimizer(keras.optimizers.Adam(1e-3), [])
         >>> optimizer
         InterventionOptimizer(Adam)

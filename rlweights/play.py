@@ -18,28 +18,24 @@ def play(
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
     record: Annotated[
         Path | None,
-        typer.Option("--record", metavar="FILE", help="Write a .gif instead of opening a window."),
+        typer.Option("--record", metavar="FILE", help="Write a .gif or .mp4 instead of opening a window."),
     ] = None,
 ) -> None:
     """Play a run in its rendered environment."""
     settle()
-    from rlweights.config import ConfigError
+    from rlweights.film import check_writable, write
     from rlweights.guarded import guarded
-    from rlweights.records import gif
     from rlweights.trained import TrainedAgent
 
     def session() -> int:
-        if record is not None and record.suffix != ".gif":
-            raise ConfigError(f"--record {record}: takes a file that ends in .gif")
+        if record is not None:
+            check_writable(record)
         agent = TrainedAgent(run, which)
         if record is None:
             returns = agent.show(episodes, seed)
         else:
             frames, returns, fps = agent.frames(episodes, seed)
-            try:
-                record.write_bytes(gif(frames, fps))
-            except OSError as error:
-                raise ConfigError(f"--record {record}: cannot be written: {error.strerror}") from None
+            write(record, frames, fps)
             typer.echo(f"wrote {record}: {len(frames)} frames")
         for number, value in enumerate(returns):
             typer.echo(f"episode {number}: return {value:.2f}")

@@ -84,15 +84,36 @@ class Records:
         with self._explained(self._table.path):
             self._table.write(step, {k: v for k, v in kept.items() if not k.startswith("time/")})
 
-    def histogram(self, step: int, tag: str, values: np.ndarray, buckets: int = BUCKETS) -> None:
-        """Records how the finite ones of `values`, of any shape, are distributed; nothing if none are."""
-        flat = np.asarray(values, np.float64).ravel()
+    def histogram(
+        self,
+        step: int,
+        tag: str,
+        values: np.ndarray,
+        bound: float | None = None,
+        buckets: int = BUCKETS,
+    ) -> None:
+        """Records how the finite ones of `values`, of any shape, are distributed; nothing if none are.
+
+        Args:
+            step: Environment steps so far.
+            tag: Its name.
+            values: What to count.
+            bound: The largest |value| that is allowed: an empty bucket at each end reaches to it, so that the
+                axis of TensorBoard's chart ends there, and so do the outermost lines of its distributions.
+            buckets: Number of equal buckets between the smallest and the largest value.
+        """
+        flat = np.ravel(values)
         flat = flat[np.isfinite(flat)]
-        if flat.size:
-            edges = np.linspace(flat.min(), flat.max(), buckets + 1)
-            counts, _ = np.histogram(flat, edges)  # all values equal: all counted in the last bucket
-            triples = np.stack([edges[:-1], edges[1:], counts.astype(np.float64)], axis=1)
-            self._tensor(step, tag, triples, histogram_metadata)
+        if not flat.size:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        edges = np.linspace(low, high, buckets + 1)
+        # All values equal: all are counted in the last bucket. Otherwise a range costs less than edges do.
+        counts, _ = np.histogram(flat, buckets, (low, high)) if low < high else np.histogram(flat, edges)
+        triples = np.stack([edges[:-1], edges[1:], counts.astype(np.float64)], axis=1)
+        if bound is not None and bound > max(-low, high):
+            triples = np.concatenate([[[-bound, low, 0.0]], triples, [[high, bound, 0.0]]])
+        self._tensor(step, tag, triples, histogram_metadata)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """Records a text in Markdown."""

@@ -104,6 +104,12 @@ class Evaluation(Section):
     episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
     final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
     deterministic: bool = Field(default=True, description="Whether to take the most likely action.")
+    film_every: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Evaluations between two filmed episodes; 0: only the last one has one."
+    )
+    film_frames: Annotated[int, Field(ge=0)] = Field(
+        default=150, description="Frames of a film at most, 2 or more; 0: no films."
+    )
 
 
 class Checkpoint(Section):
@@ -125,7 +131,7 @@ class Logging(Section):
         default=10, description="Rows between two measurements of weights and plasticity; 0: never."
     )
     histograms_every: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="Rows between two histograms of the weights; 0: never."
+        default=10, description="Rows between two histograms of weights and gradients; 0: never."
     )
 
 
@@ -187,7 +193,14 @@ class Agent(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Agent":
-        for check in (_check_environment, _check_network, _check_schedules, _check_budget, _check_batches):
+        for check in (
+            _check_environment,
+            _check_network,
+            _check_schedules,
+            _check_budget,
+            _check_batches,
+            _check_film,
+        ):
             check(self)
         return self
 
@@ -248,6 +261,11 @@ def _check_batches(agent: Agent) -> None:
         divisor = min([*small, *(rollout // d for d in small)], key=lambda d: abs(d - size))
         why = f"does not divide {_rollout(agent)}; the nearest that does is {divisor}"
         raise _wrong("algorithm.batch_size", size, why)
+
+
+def _check_film(agent: Agent) -> None:
+    if agent.evaluation.film_frames == 1:
+        raise _wrong("evaluation.film_frames", 1, "a film has 2 frames or more; 0 switches films off")
 
 
 def _rollout(agent: Agent) -> str:

@@ -19,7 +19,8 @@ from rlweights.config import Agent
 from rlweights.console import Console
 from rlweights.guarded import STOPPED, guarded
 from rlweights.intervals import bootstrap_interval
-from rlweights.session import begin, configured, exit_code
+from rlweights.recipe import Recipe
+from rlweights.session import begin, exit_code
 from rlweights.startup import settle
 from rlweights.watch import watched
 
@@ -57,9 +58,10 @@ def train_seeds(
     """
 
     def session() -> int:
-        configuration, _, _, name = configured(agent, env, overrides)
+        recipe = Recipe(agent, overrides, env=env)
+        configuration, name = recipe.agent, recipe.name
         seeds = range(configuration.seed, configuration.seed + count)
-        configured(agent, env, [*overrides, f"seed={seeds[-1]}"])  # there may be no such seed
+        recipe.changed({"seed": seeds[-1]})  # there may be no such seed
         at_once = min(count, _cores())
         console = Console(0, quiet=quiet)
         console.start([f"agent        {name}, seeds {seeds[0]} to {seeds[-1]}, {at_once} at once"])
@@ -187,7 +189,7 @@ def _process(arguments: str) -> int:
 
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
-            outcome = begin(agent, env, overrides, Path(runs), quiet=True)
+            outcome = begin(Recipe(agent, overrides, env=env), Path(runs), quiet=True)
         facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
         if outcome.evaluation is not None:

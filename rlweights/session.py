@@ -12,6 +12,7 @@ from rlweights.assembly import Assembly
 from rlweights.config import Agent
 from rlweights.console import Console
 from rlweights.guarded import guarded
+from rlweights.recipe import Recipe
 from rlweights.trainer import Outcome, Trainer
 from rlweights.watch import watched
 
@@ -20,35 +21,19 @@ def train(
     agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool, watch: bool = False
 ) -> int:
     """Trains one agent into a new run folder and returns the exit code of the process."""
-    return guarded(lambda: exit_code(begin(agent, env, overrides, runs, quiet, watch)))
+    return guarded(lambda: exit_code(begin(Recipe(agent, overrides, env=env), runs, quiet, watch)))
 
 
-def begin(
-    agent: str, env: str | None, overrides: Sequence[str], runs: Path, quiet: bool, watch: bool = False
-) -> Outcome:
+def begin(recipe: Recipe, runs: Path, quiet: bool, watch: bool = False) -> Outcome:
     """Trains one agent into a new run folder.
 
     Raises:
         ConfigError: If nothing can be trained; `rlweights.guarded` lists what else can go wrong.
     """
-    configuration, source, folder, name = configured(agent, env, overrides)
-    assembly = Assembly(configuration, source, folder)
-    with Trainer(assembly, _console(configuration, quiet)) as trainer:
-        run = run_folders.create(assembly, runs, name)
-        return _run(trainer, run, name, runs, watch)
-
-
-def configured(agent: str, env: str | None, overrides: Sequence[str]) -> tuple[Agent, str, Path, str]:
-    """Returns a configuration, where it came from, where the files that it names lie, and its name.
-
-    Raises:
-        ConfigError: If there is no such agent, or it is not valid.
-    """
-    if env is not None:
-        return config.for_environment(env, overrides), f"--env {env}", Path(), env.replace("/", "_")
-    path = config.find(agent)
-    name = path.parent.parent.name if path.name == "agent.toml" else path.stem
-    return config.load(path, overrides), str(path), path.parent, name
+    assembly = Assembly(recipe.agent, recipe.source, recipe.folder)
+    with Trainer(assembly, _console(recipe.agent, quiet)) as trainer:
+        run = run_folders.create(assembly, runs, recipe.name)
+        return _run(trainer, run, recipe.name, runs, watch)
 
 
 def resume(run: Path, overrides: Sequence[str], quiet: bool, watch: bool = False) -> int:

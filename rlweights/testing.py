@@ -44,7 +44,7 @@ def check(rule: Intervention | Callable[[], Intervention], feedback: Mapping[str
         ValueError: If the rule selects none of the model's weights.
         KeyError: If it reads no feedback of a name in `feedback`.
 
-    Example:
+    Examples:
         >>> from rlweights import Clipping
         >>> check(Clipping(0.5, unit="absolute"))
     """

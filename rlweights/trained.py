@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,10 +10,19 @@ from rlweights import checkpoints, runs
 from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
 from rlweights.evaluation import Result, evaluate
+from rlweights.film import play
+from rlweights.records import read_scalars
 from rlweights.spaces import action_decoder, one_batch
 from rlweights.trainer import acting
 
 WHICH = ("best", "latest")
+
+
+class Series(NamedTuple):
+    """One scalar over a run, as TensorBoard shows it."""
+
+    steps: np.ndarray  # [rows] int64, environment steps
+    values: np.ndarray  # [rows] float64
 
 
 class TrainedAgent:
@@ -45,6 +54,13 @@ class TrainedAgent:
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = acting(self.assembly)
+
+    def history(self) -> dict[str, Series]:
+        """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
+        return {
+            tag: Series(*(np.array(column) for column in zip(*points, strict=True)))
+            for tag, points in read_scalars(self.folder).items()
+        }
 
     def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> np.ndarray:
         """Returns actions for a batch of observations, as the environment takes them.
@@ -95,21 +111,10 @@ class TrainedAgent:
         return self._play(self.assembly.make_rendered("human"), episodes, seed, lambda: None)
 
     def _play(self, env: Any, episodes: int, seed: int, look: Callable[[], Any]) -> list[float]:
-        returns: list[float] = []
         try:
-            for episode in range(episodes):
-                observation, _ = env.reset(seed=seed + episode)
-                total, ended = 0.0, False
-                while not ended:
-                    look()
-                    observation, reward, terminated, truncated, _ = env.step(self.act(observation))
-                    total += float(reward)
-                    ended = terminated or truncated
-                look()  # how it ended
-                returns.append(total)
+            return [play(env, self.act, seed + episode, look) for episode in range(episodes)]
         finally:
             env.close()
-        return returns
 
     def act(self, observation: Any) -> Any:
         """Returns the most likely action for one observation."""

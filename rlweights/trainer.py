@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from rlweights.checkpoints import CheckpointError
 from rlweights.config import ConfigError
 from rlweights.console import Console
 from rlweights.evaluation import Result, evaluate
+from rlweights.film import film, greedy
 from rlweights.guard import Guard, NotFinite, TrainingStopped
 from rlweights.inspection import Inspection
 from rlweights.interrupts import Interrupts
 from rlweights.intervals import bootstrap_interval
 from rlweights.loops import loop_of
+from rlweights.mistakes import first_line
 from rlweights.networks import NumpyPolicy
 from rlweights.progress import Best, Progress
 from rlweights.rate import Rate
@@ -78,6 +81,7 @@ class Trainer:
         self._interrupts = Interrupts()
         self._rate = Rate()
         self._evaluation_envs: dict[int, Any] = {}
+        self._films = self.agent.evaluation.film_frames > 0
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
         self._probe: np.ndarray | None = None
@@ -171,8 +175,7 @@ class Trainer:
 
     def _introduce(self, records: Records) -> None:
         records.summary(dashboard.layout(), self.env_steps)
-        for summary in dashboard.hparams(self.agent.model_dump(by_alias=True)):
-            records.summary(summary, self.env_steps)
+        records.summary(dashboard.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
         records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
 
     def _train(self, records: Records) -> Result | None:
@@ -264,14 +267,14 @@ class Trainer:
         if section.diagnostics_every and number % section.diagnostics_every == 0:
             row |= self._inspected().measure()
         if section.histograms_every and number % section.histograms_every == 0:
-            for path, values in self._inspected().kernels().items():
-                records.histogram(self.env_steps, path, values)
+            for tag, spread in self._inspected().spreads().items():
+                records.histogram(self.env_steps, tag, spread.values, spread.bound)
         records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))
         self.console.update(self.env_steps, row, rate)
 
     def _inspected(self) -> Inspection:
         if self._inspection is None:
-            self._inspection = Inspection(self.learner.networks, self._initial, self._probed())
+            self._inspection = Inspection(self.learner, self._initial, self._probed())
         return self._inspection
 
     def _probed(self) -> np.ndarray:
@@ -286,8 +289,9 @@ class Trainer:
         if size not in self._evaluation_envs:
             self._evaluation_envs[size] = self.assembly.make_envs(size, evaluation=True)
         with self.learner.optimizer.evaluation():
+            policy = acting(self.assembly)
             result = evaluate(
-                acting(self.assembly),
+                policy,
                 self._evaluation_envs[size],
                 self.assembly.distribution,
                 episodes,
@@ -297,6 +301,7 @@ class Trainer:
             if self._progress.best.beaten_by(result.mean):
                 self._progress.best = Best(self._weights(), result.mean, self.env_steps)
                 self._snapshots.write_best(self._progress)
+            self._film(records, policy)
         scalars = {"eval/mean_ep_length": float(result.lengths.mean())}
         if np.isfinite(result.returns).all():
             interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)
@@ -308,6 +313,32 @@ class Trainer:
         records.write(self.env_steps, scalars)
         self.console.update(self.env_steps, scalars, None)
         return result
+
+    def _film(self, records: Records, policy: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Records an episode as an animated picture, if it is time to and the environment can be seen."""
+        section = self.agent.evaluation
+        every = section.film_every * self._evaluations
+        last = self.iteration == self.agent.total_iterations
+        if not (self._films and (last or (every and self.iteration % every == 0))):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what cannot be rendered is not worth more than one line
+            try:
+                env = self.assembly.make_rendered("rgb_array")
+            except ConfigError:
+                self._films = False  # it renders nowhere
+                return
+            try:
+                act, seed = greedy(self.assembly, policy), self.agent.seed + 10_000
+                shown = film(env, act, seed, section.film_frames)
+            except Exception as error:  # rendering may fail in any way: no screen, no driver, no library
+                self._films = False
+                self.console.message(f"{self.env_steps:>10,}  no film of the agent: {first_line(error)}")
+                return
+            finally:
+                with contextlib.suppress(Exception):
+                    env.close()
+        records.animation(self.env_steps, "eval/episode", shown.frames, shown.fps)
 
     # Saving and restoring -------------------------------------------------------------------------
 

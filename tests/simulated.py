@@ -48,7 +48,7 @@ TINY: dict[str, Any] = {
         {"rule": "adaptive_noise", "initial_stddev": 0.1, "target": 0.01},
     ],
     "budget": {"total_timesteps": 14 * STEPS},
-    "evaluation": {"every": 3 * STEPS, "episodes": 2, "final_episodes": 3},
+    "evaluation": {"every": 3 * STEPS, "episodes": 2, "final_episodes": 3, "film_frames": 0},
     "checkpoint": {"every": 4 * STEPS},
     "logging": {"every": STEPS, "diagnostics_every": 3, "histograms_every": 5},
 }
@@ -119,8 +119,8 @@ class Machine:
                 for envs in process._evaluation_envs.values():
                     envs.close()
 
-    def _inspect(self, networks: Any, initial: Any, probe: np.ndarray) -> Inspection:
-        self._inspection = self._inspection or Inspection(networks, initial, probe)
+    def _inspect(self, learner: Any, initial: Any, probe: np.ndarray) -> Inspection:
+        self._inspection = self._inspection or Inspection(learner, initial, probe)
         self._inspection.probe = probe
         return self._inspection
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlweights import config, session, train
+from rlweights.recipe import Recipe
 
 SMALL = ("--set", "network.hidden_sizes=[4]", "--set", "evaluation.final_episodes=1", "-n", "256")
 
@@ -203,9 +204,10 @@ def test_words_become_overrides(given):
 
 
 def test_env_and_algo_find_the_agent_for_both():
-    agent, source, _, name = session.configured("cartpole", "CartPole-v1", ['algorithm.name="a2c"'])
-    assert (agent.algorithm.name, name, source) == ("a2c", "CartPole-v1", "--env CartPole-v1")
-    assert agent.expect is not None
+    recipe = Recipe("cartpole", ['algorithm.name="a2c"'], env="CartPole-v1")
+    assert (recipe.agent.algorithm.name, recipe.name) == ("a2c", "CartPole-v1")
+    assert recipe.source == "--env CartPole-v1"
+    assert recipe.agent.expect is not None
 
 
 @pytest.mark.parametrize("words", [["--sed", "1"], ["--seed", "x"], ["-n"], ["--seeds", "0"], ["a", "b"]])

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from smallruns import EPISODES, small_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
+from tensorboard.util import tensor_util
 from typer.testing import CliRunner
 
 from rlweights import cli, compare, config, evaluate, export, play, train
-from rlweights.records import read_scalars
+from rlweights.records import Records, read_scalars
 from rlweights.trained import TrainedAgent
 
 
@@ -103,10 +107,34 @@ def test_play_records_every_state(rlweights, run, tmp_path):
     assert near < far
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film"])
+def test_play_records_a_video(rlweights, run, tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs rlweights[video]")
+    target = tmp_path / "cartpole.mp4"
+    code, output, error = rlweights("play", run, "--record", target, "--seed", 3)
+    assert (code, error) == (0, "")
+    frames, _, fps = TrainedAgent(run).frames(1, seed=3)
+    assert output.startswith(f"wrote {target}: {len(frames)} frames\n")
+    command = [ffmpeg.get_ffmpeg_exe(), "-i", target, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    read = subprocess.run(command, capture_output=True, check=True)
+    assert f", {fps:g} fps," in read.stderr.decode()
+    shown = np.frombuffer(read.stdout, np.uint8).reshape(-1, 400, 600, 3)
+    assert len(shown) == len(frames)
+    last = shown[-1].astype(int)
+    near, far = (np.abs(last - frames[i]).mean() for i in (-1, 0))
+    assert near < 5.0
+    assert near < far
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film"])
 def test_play_refuses_other_files_before_it_plays(rlweights, run, tmp_path, name):
     error = refused(rlweights("play", run, "--record", tmp_path / name))
-    assert "takes a file that ends in .gif" in error
+    assert "takes a file that ends in .gif or .mp4" in error
+
+
+def test_play_names_the_extra_that_a_video_needs(rlweights, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    error = refused(rlweights("play", run, "--record", tmp_path / "film.mp4"))
+    assert "pip install 'rlweights[video]', or record a .gif" in error
 
 
 def test_play_says_why_a_file_cannot_be_written(rlweights, run, tmp_path):
@@ -152,6 +180,61 @@ def test_compare_takes_any_tag_and_names_those_there_are(rlweights, groups):
     error = refused(rlweights("compare", *groups, "--tag", "train/kl"))
     assert "holds no 'train/kl'" in error
     assert "train/approx_kl" in error
+
+
+def test_compare_draws_the_curves(rlweights, groups, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs rlweights[plot]")
+    picture = tmp_path / "curves.svg"
+    code, output, error = rlweights("compare", *groups, "--plot", picture)
+    assert (code, error) == (0, "")
+    assert output.endswith(f"wrote {picture}\n")
+    drawn = picture.read_text()
+    for text in ("first (2 seeds)", "second (1 seed)", "rollout/ep_rew_mean", "environment steps"):
+        assert f"<!-- {text}" in drawn
+    assert drawn.count('id="FillBetween') == 2
+
+
+def test_compare_refuses_pictures_before_it_reads(rlweights, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="needs rlweights[plot]")
+    error = refused(rlweights("compare", tmp_path, "--plot", tmp_path / "curves.txt"))
+    assert "takes a file that ends in one of" in error
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    error = refused(rlweights("compare", tmp_path, "--plot", tmp_path / "curves.png"))
+    assert error.endswith("matplotlib is not installed; pip install 'rlweights[plot]'\n")
+
+
+def test_compare_refuses_runs_without_common_steps(rlweights, tmp_path):
+    for name, steps in [("early", (1, 2)), ("late", (3, 4))]:
+        (folder := tmp_path / name / "0").mkdir(parents=True)
+        with Records(folder) as records:
+            for step in steps:
+                records.write(step, {"rollout/ep_rew_mean": 1.0})
+    error = refused(rlweights("compare", *tmp_path.glob("*/0")))
+    assert "one run begins at step 3, another ends at step 2" in error
+
+
+def test_compare_writes_margin_charts_for_tensorboard(rlweights, groups, tmp_path):
+    code, output, error = rlweights("compare", *groups, "--board", tmp_path / "board")
+    assert (code, error) == (0, "")
+    assert f"wrote {tmp_path / 'board'}" in output
+    recorded = read_scalars(groups[0])["rollout/ep_rew_mean"]
+    for name in ("first", "second"):
+        series = read_scalars(tmp_path / "board" / name)
+        assert set(series) == {"seeds/ep_rew_mean", "seeds/ep_rew_mean_lower", "seeds/ep_rew_mean_upper"}
+        for points in series.values():
+            assert len(points) == 200
+            assert points[0] == pytest.approx(recorded[0])
+            assert points[-1] == pytest.approx(recorded[-1])
+        events = EventAccumulator(str(tmp_path / "board" / name)).Reload()
+        (event,) = events.Tensors(custom_scalar_metadata.CONFIG_SUMMARY_TAG)
+        layout = layout_pb2.Layout.FromString(tensor_util.make_ndarray(event.tensor_proto).item())
+        ((chart,),) = [category.chart for category in layout.category]
+        (shown,) = chart.margin.series
+        assert {shown.value, shown.lower, shown.upper} == set(series)
+    code, _, error = rlweights("compare", *groups, "--board", tmp_path / "board")
+    assert code == 2
+    assert error.startswith("error: --board")
+    assert "holds records already" in error
 
 
 def test_agents_lists_every_shipped_agent(rlweights):

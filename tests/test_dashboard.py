@@ -14,12 +14,12 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
-from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
 from rlweights import config, dashboard
-from rlweights.records import BUCKETS
+from rlweights.records import BUCKETS, Records
 
 GROUPS = ("train", "update", "weights", "plasticity", "intervention", "eval", "rollout")
 
@@ -28,9 +28,12 @@ WITHOUT_CHART = (
     r"train/loss",  # the sum of the losses in the chart
     r"update/applied",  # what is not skipped
     r"update/nonfinite_\w+",  # explain a skipped update; zero otherwise
-    r"weights/.*/(rms|max)",  # the norm says it, unless one looks for a reason
+    r"weights/.*/rms",  # the norm says it, unless one looks for a reason
 )
 """Tags that only the scalars tab shows."""
+
+CONTINUOUS = "^train/std$"
+"""What only agents with continuous actions record."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,8 @@ def test_every_chart_of_the_layout_finds_a_recorded_tag(events):
         assert category.chart
         for chart in category.chart:
             for pattern in chart.multiline.tag:
-                assert any(re.match(pattern, tag) for tag in scalars), (chart.title, pattern)
+                found = any(re.match(pattern, tag) for tag in scalars)
+                assert found != (pattern == CONTINUOUS), (chart.title, pattern)
             for series in chart.margin.series:
                 assert {series.value, series.lower, series.upper} <= set(scalars), chart.title
             assert chart.multiline.tag or chart.margin.series
@@ -131,19 +135,13 @@ def test_the_page_explains_every_recorded_tag(events):
     assert [tag for tag in scalars if not any(re.fullmatch(p, tag) for p in explained)] == []
 
 
-def test_hparams_session_has_values_metrics_and_an_end(run, events):
+def test_hparams_session_has_values_and_an_end(run, events):
     def content(tag):
         return events.SummaryMetadata(tag).plugin_data.content
-
-    experiment = hparams_metadata.parse_experiment_plugin_data(content(hparams_metadata.EXPERIMENT_TAG))
-    metrics = [info.name.tag for info in experiment.metric_infos]
-    assert "eval/mean_reward" in metrics
-    assert set(metrics) <= set(tags_of(events, "scalars"))
 
     start_tag = hparams_metadata.SESSION_START_INFO_TAG
     start = hparams_metadata.parse_session_start_info_plugin_data(content(start_tag))
     values = {name: getattr(v, v.WhichOneof("kind")) for name, v in start.hparams.items()}
-    assert values.keys() == {info.name for info in experiment.hparam_infos}
     agent = config.load(run / "agent.toml")
     assert values["algorithm.gamma"] == agent.algorithm.gamma == 0.98
     assert values["algorithm.learning_rate.from"] == 1e-3
@@ -160,22 +158,53 @@ def test_hparams_session_has_values_metrics_and_an_end(run, events):
     assert end.end_time_secs >= start.start_time_secs > 0
 
 
+class HParamsTab:
+    """What TensorBoard's own backend answers to its hparams tab."""
+
+    def __init__(self, folder: Path):
+        multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
+        multiplexer.Reload()
+        tensorboard = TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
+        self.context = backend_context.Context(tensorboard)
+
+    def columns(self) -> api_pb2.Experiment:
+        handler = get_experiment.Handler(RequestContext(), self.context, "", api_pb2.GetExperimentRequest())
+        return handler.run()
+
+    def sessions(self) -> dict[str, api_pb2.Session]:
+        every = [
+            *(api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE),
+            *(api_pb2.STATUS_RUNNING, api_pb2.STATUS_UNKNOWN),
+        ]
+        request = api_pb2.ListSessionGroupsRequest(allowed_statuses=every, slice_size=10)
+        found = list_session_groups.Handler(RequestContext(), self.context, "", request).run()
+        return {session.name: session for group in found.session_groups for session in group.sessions}
+
+
 def test_the_hparams_tab_lists_the_run_with_its_metrics(run, events):
-    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(run.parent))
-    multiplexer.Reload()
-    tensorboard = TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(run.parent)))
-    every = [api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_RUNNING, api_pb2.STATUS_UNKNOWN]
-    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=every, slice_size=10)
-    context = backend_context.Context(tensorboard)
-    found = list_session_groups.Handler(RequestContext(), context, "", request).run()
-    (session,) = (session for group in found.session_groups for session in group.sessions)
-    assert session.name == run.name
+    tab = HParamsTab(run.parent)
+    scalars = tags_of(events, "scalars")
+    assert {info.name.tag for info in tab.columns().metric_infos} == set(scalars)
+    session = tab.sessions()[run.name]
     assert session.status == api_pb2.STATUS_SUCCESS
     shown = {metric.name.tag: (metric.training_step, metric.value) for metric in session.metric_values}
-    assert shown.keys() == set(dashboard.METRICS)
+    assert shown.keys() == set(scalars)
     for tag, (step, value) in shown.items():
         last = events.Scalars(tag)[-1]
         assert (step, value) == (last.step, last.value)
+
+
+def test_the_hparams_tab_shows_first_what_differs_between_runs(tmp_path):
+    """Also where the first run that TensorBoard reads has no such rule."""
+    for name, rules in {"a": [], "b": [{"rule": "clipping", "bound": 2.0}]}.items():
+        (tmp_path / name).mkdir()
+        with Records(tmp_path / name) as records:
+            settings = {"algorithm": {"gamma": 0.9}, "interventions": rules, "seed": len(rules)}
+            records.summary(dashboard.hparams_start(settings))
+            records.write(1, {"eval/mean_reward": 1.0})
+    infos = HParamsTab(tmp_path).columns().hparam_infos
+    assert next((info.name, info.differs) for info in infos) == ("seed", True)
+    assert {info.name for info in infos} >= {"algorithm.gamma", "interventions.clipping.bound"}
 
 
 def test_charts_do_not_take_a_longer_tag_for_theirs():
@@ -212,17 +241,44 @@ def test_the_agent_is_there_as_text(run, events):
     assert text == f"```toml\n{(run / 'agent.toml').read_text()}\n```"
 
 
-def test_histograms_come_at_their_cadence_and_count_every_weight(events):
+LAYERS = [
+    f"{network}/{layer}" for network in ("policy", "value") for layer in ("hidden_0", "hidden_1", "head")
+]
+
+
+def histograms_of(events: EventAccumulator, tag: str) -> dict[int, np.ndarray]:
+    return {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
+
+
+def test_histograms_come_at_their_cadence_and_count_every_weight_and_gradient(events):
     tags = tags_of(events, "histograms")
-    layers = ("hidden_0", "hidden_1", "head")
-    assert set(tags) == {f"{network}/{layer}/kernel" for network in ("policy", "value") for layer in layers}
-    assert steps_of(events, "policy/hidden_0/kernel") == [1024]
-    buckets = tensor_util.make_ndarray(events.Tensors("policy/hidden_0/kernel")[0].tensor_proto)
-    assert buckets.shape == (BUCKETS, 3)
-    assert buckets[:, 2].sum() == 4 * 64
-    assert (buckets[:, 0] < buckets[:, 1]).all()
-    bound = 3.0 / 4**0.5  # the default agent's clipping: 3 / sqrt(fan_in)
-    assert -bound - 1e-6 <= buckets[0, 0] < buckets[-1, 1] <= bound + 1e-6
+    assert set(tags) == {f"{group}/{layer}/kernel" for group in ("weights", "gradients") for layer in LAYERS}
+    for group in ("weights", "gradients"):
+        assert steps_of(events, f"{group}/policy/hidden_0/kernel") == [1024]
+        buckets = histograms_of(events, f"{group}/policy/hidden_1/kernel")[1024]
+        assert len(buckets) <= BUCKETS + 2
+        assert buckets[:, 2].sum() == 64 * 64
+        assert (buckets[:, 0] < buckets[:, 1]).all()
+    gradients = histograms_of(events, "gradients/policy/hidden_1/kernel")[1024]
+    assert gradients[0, 0] < 0.0 < gradients[-1, 1]
+
+
+def test_a_clipped_kernel_shows_its_bound(events):
+    """The default agent: 3 / sqrt(fan_in), but for the value network's last layer."""
+    for layer in LAYERS:
+        bound = 1.5 if layer.endswith("hidden_0") else 3.0 / 8.0
+        buckets = histograms_of(events, f"weights/{layer}/kernel")[1024]
+        if layer == "value/head":
+            assert f"weights/{layer}/bound" not in events.Tags()["scalars"]
+            assert len(buckets) == BUCKETS
+            continue
+        assert [event.value for event in events.Scalars(f"weights/{layer}/bound")] == [bound, bound]
+        largest = [event.value for event in events.Scalars(f"weights/{layer}/max")]
+        assert max(largest) <= bound
+        assert (buckets[0, 0], buckets[-1, 1]) == (-bound, bound)
+        if largest[-1] < bound:
+            assert len(buckets) > BUCKETS
+            assert max(-buckets[1, 0], buckets[-2, 1]) == pytest.approx(largest[-1])
 
 
 def test_event_files_stay_small(run):

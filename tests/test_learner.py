@@ -209,3 +209,36 @@ def test_a_minibatch_of_one_still_moves_the_policy():
 def test_minibatches_must_divide_the_rollout():
     with pytest.raises(ValueError, match="batch_size = 5 does not divide a rollout of 12 steps"):
         tiny_learner(PPO(n_steps=6, batch_size=5))
+
+
+def test_gradients_are_left_behind_as_they_were_before_they_were_scaled():
+    """One step of gradient descent: the weights have moved by the scaled gradient times the rate."""
+    rate, limit = 0.5, 0.05
+    learner = tiny_learner(A2C(n_steps=6, learning_rate=rate, max_grad_norm=limit))
+    before = weights(learner)
+    norm = learn(learner, random_batch(learner))["update/grad_norm"]
+    assert norm > limit
+    assert learner.gradients.keys() == {path for path in before if path.endswith("kernel")}
+    for path, gradient in learner.gradients.items():
+        moved = before[path] - weights(learner)[path]
+        assert np.abs(moved).max() > 1e-4
+        np.testing.assert_allclose(moved, rate * limit / norm * gradient.numpy(), atol=1e-7)
+    assert not {id(v) for v in learner.gradients.values()} & {id(v) for v in learner.variables}
+
+
+def test_a_skipped_step_leaves_no_gradient_behind():
+    learner = tiny_learner(A2C(n_steps=6))
+    batch = random_batch(learner)
+    batch.rewards[0, 0] = np.nan
+    assert learn(learner, batch)["update/skipped"] == 1.0
+    assert all((gradient.numpy() == 0.0).all() for gradient in learner.gradients.values())
+
+
+def test_std_is_that_of_the_actions_after_the_update():
+    learner = tiny_learner(A2C(n_steps=6, learning_rate=0.5), distribution=Gaussian(2))
+    metrics = learn(learner, random_batch(learner))
+    log_std = weights(learner)["policy/log_std"]
+    assert (log_std != -0.5).all()
+    assert metrics["train/std"] == pytest.approx(np.exp(log_std).mean())
+    discrete = tiny_learner(A2C(n_steps=6))
+    assert "train/std" not in learn(discrete, random_batch(discrete))

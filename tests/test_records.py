@@ -350,6 +350,18 @@ def test_histograms_equal_tensorboards_own(tmp_path, values):
     assert events.SummaryMetadata("kernel").plugin_data.plugin_name == "histograms"
 
 
+def test_empty_buckets_reach_to_a_bound_that_no_value_touches(tmp_path):
+    values = np.array([-1.0, 0.5, 1.0])
+    with Records(tmp_path) as records:
+        records.histogram(1, "within", values, bound=4.0, buckets=2)
+        records.histogram(1, "at it", values, bound=1.0, buckets=2)
+        records.histogram(1, "beyond", values, bound=0.75, buckets=2)
+    inner = [[-1.0, 0.0, 1.0], [0.0, 1.0, 2.0]]
+    assert tensors_of(tmp_path, "within")[1].tolist() == [[-4.0, -1.0, 0.0], *inner, [1.0, 4.0, 0.0]]
+    assert tensors_of(tmp_path, "at it")[1].tolist() == inner
+    assert tensors_of(tmp_path, "beyond")[1].tolist() == inner
+
+
 def test_histograms_are_of_finite_values(tmp_path):
     with Records(tmp_path) as records:
         records.histogram(1, "some", np.array([np.nan, 1.0, np.inf, 3.0, -np.inf]), buckets=2)

@@ -123,6 +123,10 @@ class Intervention:
         """Returns the new value of one optimizer slot of `weight`, or None to leave it alone."""
         return None
 
+    def limit(self, weight, step) -> Any:
+        """Returns the largest |w| that the rule leaves behind, a scalar, for charts to draw; None: any."""
+        return None
+
     def observe(self, before: Sequence[Any], after: Sequence[Any], step) -> Mapping[str, Any]:
         """Returns the scalars `metric_names`, given all selected weights before and after the rule."""
         return {}

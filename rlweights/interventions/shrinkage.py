@@ -43,7 +43,7 @@ class Shrinkage(Intervention):
     https://arxiv.org/abs/2405.19153 (soft shrink and perturb; its published code has 1e-6 for it, and 0.5
     and 0.5 for shrink and perturb).
 
-    Example:
+    Examples:
         >>> Shrinkage(0.5, towards="zero", perturb=0.5, placement="after_iteration").placement
         'after_iteration'
     """
