@@ -27,6 +27,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Wrapper(BaseModel):
+    """One wrapper of the environment: its name, and arguments of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field(description="Gymnasium's wrapper, package.module:Class, or file.py:Class.")
+
+
 class Environment(Section):
     """What the agent acts in."""
 
@@ -39,7 +47,9 @@ class Environment(Section):
         default="sync", description="Gymnasium's: one process, a process for each, or its own vector version."
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
-    wrappers: list[str] = Field(default=[], description="Gymnasium wrappers, by name, innermost first.")
+    wrappers: list[str | Wrapper] = Field(
+        default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
+    )
     normalize_observations: bool = Field(
         default=False, description="Normalise by running statistics, in the graph."
     )
@@ -211,7 +221,8 @@ def _check_environment(agent: Agent) -> None:
     wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
     if section.wrappers and not wrappable:
         why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
-        raise _wrong("environment.wrappers", section.wrappers, why)
+        names = [each if isinstance(each, str) else each.name for each in section.wrappers]
+        raise _wrong("environment.wrappers", names, why)
     for key in sorted(_RESERVED & set(section.kwargs)):
         why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
         raise _wrong(f"environment.kwargs.{key}", section.kwargs[key], why)

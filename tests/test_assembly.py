@@ -105,6 +105,23 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch, name, module, packa
     assert extra in message
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+        ("minigrid:BabyAI-GoToObj-v0", "minigrid", "minigrid"),
+    ],
+)
+def test_a_missing_package_of_a_family_names_the_extra(monkeypatch, name, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert refused(f"environment.id={name}") == (
+        f"environment.id = '{name}': {module} is not installed; pip install 'rlweights[{extra}]'"
+    )
+    wrapper = f"environment.wrappers=['{module}.wrappers:Some']"
+    assert refused(wrapper).endswith(f": {module} is not installed; pip install 'rlweights[{extra}]'")
+
+
 def test_missing_envpool_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     assert refused("environment.backend=envpool") == (
@@ -202,6 +219,15 @@ class Broken(gym.Wrapper):
     def __init__(self, env):
         super().__init__(env)
         self.missing
+
+
+class Times(gym.RewardWrapper):
+    def __init__(self, env, *, factor):
+        super().__init__(env)
+        self.factor = factor
+
+    def reward(self, reward):
+        return self.factor * reward
 """
 
 
@@ -214,20 +240,56 @@ def test_wrappers_from_a_file(tmp_path):
     assert assembly.loaded_files == [tmp_path / "wrapping.py"]
     message = refused("environment.wrappers=['wrapping.py:Broken']", folder=tmp_path)
     assert message.startswith(
-        "environment.wrappers = 'wrapping.py:Broken': wrapping.py, line 13: AttributeError: "
+        "environment.wrappers.0 = 'wrapping.py:Broken': wrapping.py, line 13: AttributeError: "
     )
 
 
+def test_wrappers_with_arguments(tmp_path):
+    (tmp_path / "wrapping.py").write_text(WRAPPER)
+    overrides = ["environment.wrappers=['TimeAwareObservation', {name='wrapping.py:Times', factor=3.0}]"]
+    envs = assembled(*overrides, folder=tmp_path).make_envs(1)
+    envs.reset(seed=0)
+    observations, rewards, *_ = envs.step(np.array([0]))
+    assert observations.shape == (1, 5)
+    assert rewards == [3.0]
+
+
+def test_wrappers_of_an_installed_package():
+    env = assembled("environment.wrappers=['gymnasium.wrappers:FlattenObservation']").make_envs(1).envs[0]  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(env, gym.wrappers.FlattenObservation)
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("wrapper", "message"),
     [
-        ("RecordEpisodeStatistic", "Gymnasium has no such wrapper. Did you mean 'RecordEpisodeStatistics'?"),
-        ("vector", "Gymnasium has no such wrapper"),
-        ("TimeLimit", "TimeLimit.__init__() missing 1 required positional argument: 'max_episode_steps'"),
+        (
+            "'RecordEpisodeStatistic'",
+            " = 'RecordEpisodeStatistic': Gymnasium has no such wrapper. "
+            "Did you mean 'RecordEpisodeStatistics'?",
+        ),
+        ("'vector'", " = 'vector': Gymnasium has no such wrapper"),
+        (
+            "'TimeLimit'",
+            " = 'TimeLimit': TimeLimit.__init__() missing 1 required positional argument: "
+            "'max_episode_steps'",
+        ),
+        (
+            "{name='TimeLimit', max_steps=3}",
+            ".max_steps = 3: is no argument of TimeLimit. Did you mean 'max_episode_steps'? Valid: "
+            "max_episode_steps",
+        ),
+        (
+            "'gymnasium.wrappers:FlatObservation'",
+            " = 'gymnasium.wrappers:FlatObservation': gymnasium.wrappers has no such wrapper. "
+            "Did you mean 'FlattenObservation'?",
+        ),
+        ("'nowhere_at_all:X'", " = 'nowhere_at_all:X': nowhere_at_all is not installed"),
+        ("{nam='TimeLimit'}", ".name is missing. Is it 'nam'?"),
+        ("3", " = 3: must be a string or a table"),
     ],
 )
-def test_wrappers_that_do_not_exist_or_fit(name, message):
-    assert refused(f"environment.wrappers=['{name}']") == f"environment.wrappers = '{name}': {message}"
+def test_wrappers_that_do_not_exist_or_fit(wrapper, message):
+    assert refused(f"environment.wrappers=[{wrapper}]") == f"environment.wrappers.0{message}"
 
 
 OWN = """
