@@ -1,6 +1,7 @@
 """What an agent file may hold: its tables, and what must fit together in them."""
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 import tomlkit
@@ -72,6 +73,9 @@ class Network(Section):
         default=0.0, description="Initial log standard deviation of continuous actions."
     )
     policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
+    model: str | None = Field(
+        default=None, description="file.py:Name that builds hidden layers of one's own instead."
+    )
 
 
 class Optimizer(BaseModel):
@@ -232,6 +236,15 @@ def _check_network(agent: Agent) -> None:
     if agent.network.shared and agent.network.value_hidden_sizes is not None:
         why = "there are no layers of the value network's own with network.shared = true"
         raise _wrong("network.value_hidden_sizes", agent.network.value_hidden_sizes, why)
+
+    if agent.network.model is None:
+        return
+    if not re.search(r"\.py:\w+$", agent.network.model):
+        raise _wrong("network.model", agent.network.model, "takes file.py:Name, a function or a class")
+    for key in ("hidden_sizes", "value_hidden_sizes", "activation", "layer_norm"):
+        value = getattr(agent.network, key)
+        if value != Network.model_fields[key].default:
+            raise _wrong(f"network.{key}", value, "the layers are those of network.model")
 
 
 def _check_schedules(agent: Agent) -> None:
