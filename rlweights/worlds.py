@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from rlweights import environments, packages
 from rlweights.adapter import VectorAdapter
 from rlweights.mistakes import ConfigError, first_line, nearest, refusal
+from rlweights.reseeded import Reseeded
 from rlweights.schema import Agent, Wrapper
 from rlweights.userfiles import UserFiles
 
@@ -45,7 +46,16 @@ class Worlds:
         twin = self.tensorflow
         if twin is not None:
             return self._made(lambda: (twin.observation_space, twin.action_space))
-        envs = self.vector(1)
+        found = self._spaces_of(self.vector(1))
+        if self._section.backend == "envpool":
+            real = self._spaces_of(self.vector(1, evaluation=True))
+            for ours, theirs in zip(found, real, strict=True):
+                if _form(ours) != _form(theirs):
+                    why = f"has {ours}, where agents are evaluated in {theirs}"
+                    raise refusal(self._source, "environment.backend", "envpool", why)
+        return found
+
+    def _spaces_of(self, envs: gym.vector.VectorEnv) -> tuple[gym.Space, gym.Space]:
         try:
             return envs.single_observation_space, envs.single_action_space
         finally:
@@ -209,11 +219,18 @@ class Worlds:
         if section.id not in known:
             why, hint = "envpool has no such environment", nearest(section.id, known)
             raise refusal(self._source, "environment.id", section.id, why, hint=hint)
-        return self._made(
-            lambda: envpool.make(
-                section.id, env_type="gymnasium", num_envs=num_envs, seed=self._seed, **section.kwargs
+
+        def make(seed: int) -> Any:
+            return envpool.make(
+                section.id, env_type="gymnasium", num_envs=num_envs, seed=seed, **section.kwargs
             )
-        )
+
+        return self._made(lambda: Reseeded(make, self._seed, section.id))
+
+
+def _form(space: gym.Space) -> tuple[Any, ...]:
+    """What two spaces must have in common for one agent to act in both."""
+    return type(space), space.shape, getattr(space, "n", None), getattr(space, "start", None)
 
 
 def _creator(name: str) -> Any:
