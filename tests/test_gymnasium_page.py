@@ -1,4 +1,4 @@
-"""docs/gymnasium.md: its agent files are valid, its model learns names, and what it says `--env` does is so."""
+"""docs/gymnasium.md: its agent files are valid, its model fits, and what it says of `--env` is so."""
 
 import re
 import tomllib
