@@ -45,6 +45,11 @@ def measure(name: str, seed: int) -> tuple[float, float]:
     return result.mean, seconds
 
 
+def shown(score: float) -> str:
+    """A return with as many digits as say something: some environments pay 1 at most, others thousands."""
+    return f"{score:.1f}" if abs(score) >= 2 else f"{score:.3f}"
+
+
 def main() -> None:
     names = sys.argv[1:] or list(config.shipped())
     print("| agent | steps | expected | mean over seeds [95 % interval] | each seed | seconds a run |")
@@ -59,8 +64,8 @@ def main() -> None:
         print(
             f"| `{name}` | {agent.total_iterations * agent.steps_per_iteration:,} "
             f"| {agent.expect.mean_reward:g} "
-            f"| {scores.mean():.1f} [{float(interval.low):.1f}, {float(interval.high):.1f}] "
-            f"| {', '.join(f'{s:.1f}' for s in scores)} | {seconds:.0f} |",
+            f"| {shown(scores.mean())} [{shown(float(interval.low))}, {shown(float(interval.high))}] "
+            f"| {', '.join(map(shown, scores))} | {seconds:.0f} |",
             flush=True,
         )
 

@@ -52,6 +52,7 @@ class Assembly:
         self.rules = [self._rule(f"interventions.{i}", rule) for i, rule in enumerate(agent.interventions)]
         self.optimizer = self._optimizer()
         self._try_rules()
+        self._check_scores()
         self.learner = Learner(
             agent.algorithm,
             self.networks,
@@ -90,6 +91,7 @@ class Assembly:
             raise refusal(self.source, "network.activation", section.activation, why, hint=hint)
         continuous = isinstance(self.distribution, Gaussian)
         outputs = self.distribution.parameter_size // (2 if continuous else 1)
+        model = section.model and self.files.load("network.model", section.model, functions=True)
         try:
             return actor_critic(
                 self.encoder.shape,
@@ -103,9 +105,15 @@ class Assembly:
                 log_std=section.log_std_init if continuous else None,
                 normalize_observations=agent.environment.normalize_observations,
                 policy_gain=section.policy_gain,
+                model=model,
                 seed=agent.seed,
             )
-        except ValueError as error:
+        except Exception as error:  # the user's own model may raise anything
+            if model is not None:
+                why = self.files.place(error)
+                raise refusal(self.source, "network.model", section.model, why) from error
+            if not isinstance(error, ValueError):
+                raise
             raise ConfigError(f"{self.source}: network: {first_line(error)}") from None
 
     def _optimizer(self) -> InterventionOptimizer:
@@ -196,6 +204,16 @@ class Assembly:
             except Exception as error:  # the user's own rule may raise anything
                 section = self.agent.interventions[index]
                 raise self._rule_error(f"interventions.{index}", section, error) from error
+
+    def _check_scores(self) -> None:
+        """Refuses rules that wait for scores of dormant units which nothing measures."""
+        example = np.zeros((1, *self.encoder.shape), self.encoder.dtype)
+        measured, prefix = self.networks.activations(example), "dormant_score/"
+        for name in self.optimizer.feedback:
+            layer = name.removeprefix(prefix)
+            if name.startswith(prefix) and layer not in measured:
+                why = f"nothing measures the dormant units of {layer!r}; measured are: {', '.join(measured)}"
+                raise ConfigError(f"{self.source}: interventions: {why}")
 
     def _rule_error(self, key: str, section: Rule, error: Exception) -> ConfigError:
         """What went wrong with a rule: with which argument, if the message begins with one in backticks."""

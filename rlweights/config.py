@@ -8,8 +8,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
+import tomlkit
 from pydantic import BaseModel, ValidationError
 
+from rlweights import packages
 from rlweights.mistakes import ConfigError, explained, keys_of, nearest, refusal, table_of
 from rlweights.overrides import override
 from rlweights.schema import UNSET, Agent, Guard, Rule
@@ -90,20 +92,36 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
 def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
     """Returns a configuration for an environment: the shipped agent's for it, or general defaults.
 
+    Another environment of a package that brings a family of them (Atari games, MiniGrid) is trained as the
+    family's shipped agent is, without its claim. Of the agents that fit, one with the chosen backend comes
+    first, "gymnasium" if none is chosen. If none has the chosen algorithm, the environment is prepared as
+    theirs is, and the algorithm has its defaults.
+
     Raises:
         ConfigError: As `load`.
     """
     chosen = {key.strip(): value.strip(" \"'") for key, _, value in (o.partition("=") for o in overrides)}
-    for path in shipped().values():
-        agent = load(path)
-        algorithm, backend = agent.algorithm.name, agent.environment.backend
-        if (
-            agent.environment.id == env
-            and chosen.get("algorithm.name", algorithm) == algorithm
-            and chosen.get("environment.backend", "gymnasium") == backend
-        ):
-            return load(path, overrides)
-    return parse({"environment": {"id": env}}, f"--env {env}", overrides)
+    agents = [(path, load(path)) for path in shipped().values()]
+    alike = [each for each in agents if each[1].environment.id == env]
+    package = packages.bringing(env)
+    if not alike and package is not None:
+        alike = [each for each in agents if packages.bringing(each[1].environment.id) is package]
+    backend = chosen.get("environment.backend", "gymnasium")
+    alike.sort(key=lambda each: each[1].environment.backend != backend)
+    source = f"--env {env}"
+    for path, agent in alike:
+        if chosen.get("algorithm.name", agent.algorithm.name) == agent.algorithm.name:
+            if agent.environment.id == env:
+                return load(path, overrides)
+            found = load(path, [f"environment.id={_quoted(env)}", *overrides])
+            return found.model_copy(update={"expect": None, "description": ""})
+    prepared = alike[0][1].environment.model_dump(exclude_defaults=True) if alike else {}
+    return parse({"environment": prepared | {"id": env}}, source, overrides)
+
+
+def _quoted(text: str) -> str:
+    """A string as TOML writes it."""
+    return tomlkit.string(text).as_string()
 
 
 def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Agent:

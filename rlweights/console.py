@@ -51,6 +51,7 @@ class Console:
         self._columns: list[str] = []
         self._due = dict.fromkeys(("row", "evaluation", "warning"), 0)
         self._skipped = 0
+        self._reason = ""
         self._progress: Progress | None = None
         self._task: Any = None
 
@@ -105,6 +106,10 @@ class Console:
         elif self._is_due("row", step, LINES):
             self._row(step)
 
+    def blame(self, reason: str) -> None:
+        """Takes note of why updates are skipped; the first reason since the last warning is shown with it."""
+        self._reason = self._reason or reason
+
     def message(self, text: str) -> None:
         """Shows one line about something that happened."""
         self._line(text)
@@ -150,8 +155,9 @@ class Console:
 
     def _warn(self, step: int) -> None:
         what = "1 update was" if self._skipped == 1 else f"{self._skipped:,} updates were"
-        self._line(f"{step:>{self._width},}  {what} not finite and skipped", "yellow")
-        self._skipped = 0
+        why = f": {self._reason}" if self._reason else ""
+        self._line(f"{step:>{self._width},}  {what} not finite and skipped{why}", "yellow")
+        self._skipped, self._reason = 0, ""
 
     def _move_bar(self, step: int) -> None:
         if self._progress is None:

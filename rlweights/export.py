@@ -105,17 +105,7 @@ def _functional(agent: Any) -> Any:
         x = keras.layers.Rescaling(1.0, (-mean).tolist(), name="centre")(x)
         x = keras.layers.Rescaling(inverse.tolist(), name="normalize")(x)
         x = keras.ops.clip(x, -limit, limit)
-    if trunk.convolutions:
-        if trunk.normalization is None:
-            x = keras.layers.Rescaling(1 / 255, name="scale")(x)
-        for layer in trunk.convolutions:
-            x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(_copy(layer)(x))
-        x = keras.layers.Flatten(name="flat")(x)
-    for layer, norm in zip(trunk.hidden, trunk.norms, strict=True):
-        x = _copy(layer)(x)
-        if norm is not None:
-            x = _copy(norm)(x)
-        x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(x)
+    x = _hidden(trunk, x)
     outputs = _copy(policy.head)(x)
     if policy.log_std is not None:
         size = policy.outputs
@@ -127,15 +117,40 @@ def _functional(agent: Any) -> Any:
     return model
 
 
+def _hidden(trunk: Any, x: Any) -> Any:
+    """The trunk's layers, those of the user's own as they are; images are scaled unless normalised."""
+    import keras
+
+    from rlweights.networks import OwnTrunk
+
+    if trunk.normalization is None and x.dtype == "uint8":
+        x = keras.layers.Rescaling(1 / 255, name="scale")(x)
+    if isinstance(trunk, OwnTrunk):
+        return trunk.model(x)
+    if trunk.convolutions:
+        for layer in trunk.convolutions:
+            x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(_copy(layer)(x))
+        x = keras.layers.Flatten(name="flat")(x)
+    for layer, norm in zip(trunk.hidden, trunk.norms, strict=True):
+        x = _copy(layer)(x)
+        if norm is not None:
+            x = _copy(norm)(x)
+        x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(x)
+    return x
+
+
 def _copy(layer: Any) -> Any:
     return type(layer).from_config(layer.get_config())
 
 
 def _fill(model: Any, policy: Any) -> None:
     """Copies the weights of every layer by its name."""
-    trunk = policy.trunk
-    originals = [*trunk.convolutions, *trunk.hidden, *[n for n in trunk.norms if n is not None], policy.head]
-    for layer in originals:
+    from rlweights.networks import Trunk
+
+    trunk, own = policy.trunk, []  # a model of the user's own is not copied, but taken as it is
+    if isinstance(trunk, Trunk):
+        own = [*trunk.convolutions, *trunk.hidden, *[n for n in trunk.norms if n is not None]]
+    for layer in [*own, policy.head]:
         model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
@@ -143,8 +158,15 @@ def _keras(model: Any, target: Path, observations: Any) -> Any:
     import keras
     import numpy as np
 
+    from rlweights.config import ConfigError
+
     model.save(target)
-    return np.asarray(keras.saving.load_model(target)(observations))
+    try:
+        loaded = keras.saving.load_model(target)
+    except (TypeError, ValueError):  # a class of the user's own that Keras has not been told of
+        why = "the file needs classes of your own to load; export a SavedModel, a folder without a suffix"
+        raise ConfigError(f"{target.name}: {why}") from None
+    return np.asarray(loaded(observations))
 
 
 def _saved_model(model: Any, target: Path, observations: Any) -> Any:

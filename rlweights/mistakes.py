@@ -111,7 +111,9 @@ def explained(
         )
     elif kind == "float_type" and table is not None:
         why += f" or a table of {' and '.join(keys_of(table))}"
-    elif isinstance(came, str) and table is not None:
+    elif kind == "string_type" and table is not None:
+        why += " or a table"
+    elif isinstance(came, str) and table is not None and kind != "list_type":
         naming = [name for name in _NAMING if name in table.model_fields]
         hint = f" Did you mean {key}.{naming[0]} = {came!r}?" if naming else ""
     return refusal(source, key, came, why, hint=hint)

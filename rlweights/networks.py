@@ -4,6 +4,7 @@ Every layer has a name of its own, so that `variable.path` reads "policy/hidden_
 the process has built before.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,14 @@ class Trunk(keras.Model):
             for i in range(len(hidden_sizes))
         ]
 
-    def activations(self, observations) -> list[Any]:
-        """Returns the outputs [..., units] of every hidden layer, in order; the last are the features."""
+    def activations(self, observations) -> dict[str, Any]:
+        """Returns the outputs [..., units] of every hidden layer by its path ("policy/hidden_0")."""
+        layers = [*self.convolutions, *self.hidden]
+        outputs = self._outputs(observations)[: len(layers)]
+        return {a.kernel.path.rpartition("/")[0]: x for a, x in zip(layers, outputs, strict=True)}
+
+    def _outputs(self, observations) -> list[Any]:
+        """The outputs of every hidden layer, in order; the last are the features."""
         x: Any = observations
         if self.normalization is not None:
             x = self.normalization(x)
@@ -84,7 +91,67 @@ class Trunk(keras.Model):
 
     def call(self, observations):
         """Returns the features [B, units]."""
-        return self.activations(observations)[-1]
+        return self._outputs(observations)[-1]
+
+
+class OwnTrunk(keras.Model):
+    """Hidden layers of the user's own: whatever turns observations into features [B, units].
+
+    Observations come as float32: images in [0, 1], or normalised if the agent normalises them. Weights are
+    named by this trunk and the model's own layers, "policy/conv/kernel".
+
+    Args:
+        build: From the shape of one observation to a Keras model or layer. Initial weights that have no seed
+            of their own get one from `seed`.
+        observation_shape: Shape of one observation.
+        normalization: Normalises observations first; shared between networks.
+        name: First part of the path of every weight.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: If what is built is no Keras layer, or does not return features.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[tuple[int, ...]], Any],
+        observation_shape: Sequence[int],
+        *,
+        normalization: ObservationNormalization | None = None,
+        name: str = "trunk",
+        seed: int = 0,
+    ):
+        super().__init__(name=name)
+        self.normalization = normalization
+        shape = tuple(observation_shape)
+        state = random.getstate()
+        random.seed(seed)  # from here Keras takes the seeds of initialisers that have none
+        try:
+            with keras.name_scope(name):
+                self.model = build(shape)
+                if not isinstance(self.model, keras.layers.Layer):
+                    raise ValueError(f"must return a Keras model. Received: {type(self.model).__name__}")
+                features = self.model(ops.zeros((2, *shape)))
+        finally:
+            random.setstate(state)
+        found = getattr(features, "shape", type(features).__name__)
+        if not keras.ops.is_tensor(features) or len(found) != 2 or found[0] != 2:
+            raise ValueError(f"must return features [B, units]; two observations became {found}")
+
+    def prepared(self, observations):
+        """Returns observations as the model sees them, float32."""
+        if self.normalization is not None:
+            return self.normalization(observations)
+        scale = 1.0 / 255.0 if observations.dtype == "uint8" else 1.0
+        return ops.cast(observations, "float32") * scale
+
+    def activations(self, observations) -> dict[str, Any]:
+        """Returns the features [B, units]; the model's other layers are its own business."""
+        return {f"{self.name}/features": self(observations)}
+
+    def call(self, observations):
+        """Returns the features [B, units]."""
+        return self.model(self.prepared(observations))
 
 
 class Head(keras.Model):
@@ -165,14 +232,8 @@ class ActorCritic:
 
     def activations(self, observations) -> dict[str, Any]:
         """Returns the hidden activations by layer path ("policy/hidden_0"), [B, units] each."""
-        found = {}
-        for network in {id(self.policy.trunk): self.policy, id(self.value.trunk): self.value}.values():
-            trunk = network.trunk
-            for layer, output in zip(
-                [*trunk.convolutions, *trunk.hidden], trunk.activations(observations), strict=True
-            ):
-                found[layer.kernel.path.rpartition("/")[0]] = output
-        return found
+        trunks = {id(each.trunk): each.trunk for each in (self.policy, self.value)}
+        return {k: v for trunk in trunks.values() for k, v in trunk.activations(observations).items()}
 
 
 def actor_critic(
@@ -188,6 +249,7 @@ def actor_critic(
     log_std: float | None = None,
     normalize_observations: bool = False,
     policy_gain: float = 0.01,
+    model: Callable[[tuple[int, ...]], Any] | None = None,
     seed: int = 0,
 ) -> ActorCritic:
     """Builds the two networks of an agent.
@@ -204,13 +266,20 @@ def actor_critic(
         log_std: Initial log standard deviation, for continuous actions.
         normalize_observations: Whether observations are normalised by running statistics, as a layer.
         policy_gain: Gain of the policy's last layer.
+        model: Builds hidden layers of one's own instead of those described here, see `OwnTrunk`.
         seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: If `model` builds what does not fit, or weights whose names depend on what the process
+            has built before.
     """
     normalization = (
         ObservationNormalization(observation_shape, name="normalization") if normalize_observations else None
     )
 
     def trunk(name, sizes, seed):
+        if model is not None:
+            return OwnTrunk(model, observation_shape, normalization=normalization, name=name, seed=seed)
         return Trunk(
             sizes,
             activation,
@@ -237,7 +306,21 @@ def actor_critic(
     value = Head(value_trunk, 1, 1.0, name="value", seed=seed * 1000 + 700)
     for each in (policy, value):
         each(example)
+    if model is not None:
+        another = policy_trunk if value_trunk is not policy_trunk else trunk("trunk", (), 0)
+        _check_names(value_trunk, another)
     return ActorCritic(policy, value, normalization)
+
+
+def _check_names(trunk: OwnTrunk, another: OwnTrunk) -> None:
+    """Refuses weights that are called otherwise when they are built again: no checkpoint could be read."""
+    ours, theirs = ([v.path.partition("/")[2] for v in each.model.variables] for each in (trunk, another))
+    for first, second in zip(ours, theirs, strict=True):
+        if first != second:
+            why = f"{first!r} is {second!r} when it is built again"
+            raise ValueError(f"every layer and model in it needs a name of its own: {why}")
+    if double := next((name for name in ours if ours.count(name) > 1), None):
+        raise ValueError(f"every layer and model in it needs a name of its own: there are two {double!r}")
 
 
 def _orthogonal(gain: float, seed: int) -> Any:

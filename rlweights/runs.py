@@ -122,6 +122,7 @@ def _with_copies(agent: Agent) -> Agent:
 
     data = agent.model_dump(by_alias=True, exclude_none=True)
     data["environment"] |= {key: local(data["environment"][key]) for key in ("id", "wrappers")}
+    data["network"] = local(data["network"])
     data["interventions"] = [each | {"rule": local(each["rule"])} for each in data["interventions"]]
     return config.parse(data, "the run's agent")
 

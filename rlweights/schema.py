@@ -1,6 +1,7 @@
 """What an agent file may hold: its tables, and what must fit together in them."""
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 import tomlkit
@@ -27,6 +28,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Wrapper(BaseModel):
+    """One wrapper of the environment: its name, and arguments of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field(description="Gymnasium's wrapper, package.module:Class, or file.py:Class.")
+
+
 class Environment(Section):
     """What the agent acts in."""
 
@@ -39,7 +48,9 @@ class Environment(Section):
         default="sync", description="Gymnasium's: one process, a process for each, or its own vector version."
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
-    wrappers: list[str] = Field(default=[], description="Gymnasium wrappers, by name, innermost first.")
+    wrappers: list[str | Wrapper] = Field(
+        default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
+    )
     normalize_observations: bool = Field(
         default=False, description="Normalise by running statistics, in the graph."
     )
@@ -62,6 +73,9 @@ class Network(Section):
         default=0.0, description="Initial log standard deviation of continuous actions."
     )
     policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
+    model: str | None = Field(
+        default=None, description="file.py:Name that builds hidden layers of one's own instead."
+    )
 
 
 class Optimizer(BaseModel):
@@ -224,7 +238,8 @@ def _check_environment(agent: Agent) -> None:
     wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
     if section.wrappers and not wrappable:
         why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
-        raise _wrong("environment.wrappers", section.wrappers, why)
+        names = [each if isinstance(each, str) else each.name for each in section.wrappers]
+        raise _wrong("environment.wrappers", names, why)
     for key in sorted(_RESERVED & set(section.kwargs)):
         why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
         raise _wrong(f"environment.kwargs.{key}", section.kwargs[key], why)
@@ -234,6 +249,15 @@ def _check_network(agent: Agent) -> None:
     if agent.network.shared and agent.network.value_hidden_sizes is not None:
         why = "there are no layers of the value network's own with network.shared = true"
         raise _wrong("network.value_hidden_sizes", agent.network.value_hidden_sizes, why)
+
+    if agent.network.model is None:
+        return
+    if not re.search(r"\.py:\w+$", agent.network.model):
+        raise _wrong("network.model", agent.network.model, "takes file.py:Name, a function or a class")
+    for key in ("hidden_sizes", "value_hidden_sizes", "activation", "layer_norm"):
+        value = getattr(agent.network, key)
+        if value != Network.model_fields[key].default:
+            raise _wrong(f"network.{key}", value, "the layers are those of network.model")
 
 
 def _check_schedules(agent: Agent) -> None:

@@ -88,10 +88,19 @@ def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
         inner: Any = space.spaces
-        parts = [(key, *_flat(inner[key])) for key in keys]
+        parts = [(key, *_part(key, inner[key])) for key in keys]
         total = sum(size for _, size, _ in parts)
         return total, lambda x: np.concatenate([encode(x[key]) for key, _, encode in parts], axis=1)
     raise ValueError(f"unsupported observation space: {space}")
+
+
+def _part(key: Any, space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
+    """As `_flat`, for one part of a dict or a tuple."""
+    try:
+        return _flat(space)
+    except ValueError as error:
+        way = "; the wrapper FilterObservation leaves parts out" if isinstance(key, str) else ""
+        raise ValueError(f"{error} at {key!r}{way}") from None
 
 
 def _places(x: Any, start: Any, columns: int) -> np.ndarray:

@@ -216,6 +216,8 @@ class Trainer:
             self._progress.iteration += 1
             self._progress.window.add(episodes)
             self._guard.judge(scalars, episodes)
+            if episodes.nonfinite is not None:
+                self.console.blame(episodes.nonfinite)
             self._record(records, scalars)
         if self.iteration == total:
             return

@@ -28,8 +28,13 @@ class UserFiles:
         """The files that were loaded, in order."""
         return list(self._modules)
 
-    def load(self, key: str, reference: str) -> Any:
+    def load(self, key: str, reference: str, *, functions: bool = False) -> Any:
         """Returns the class that `file.py:Name` refers to; `key` is where the agent file says so.
+
+        Args:
+            key: The key, for errors.
+            reference: What the agent file has there; the file is relative to the agent file.
+            functions: Whether it may be a function as well.
 
         Raises:
             ConfigError: If there is no such file or class, or the file fails.
@@ -43,10 +48,16 @@ class UserFiles:
         if not found:
             raise refusal(self.source, key, reference, f"there is no file {location}")
         module = self._module(key, reference, location)
-        own = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
+        kind = "class or function" if functions else "class"
+        own = [
+            n
+            for n, v in vars(module).items()
+            if (inspect.isclass(v) or (functions and inspect.isfunction(v)))
+            and v.__module__ == module.__name__
+        ]
         if name not in own:
-            hint = f"{nearest(name, own)} It has: {', '.join(own) or 'no class'}"
-            raise refusal(self.source, key, reference, f"{location.name} has no class {name!r}", hint=hint)
+            hint = f"{nearest(name, own)} It has: {', '.join(own) or f'no {kind}'}"
+            raise refusal(self.source, key, reference, f"{location.name} has no {kind} {name!r}", hint=hint)
         return getattr(module, name)
 
     def _module(self, key: str, reference: str, location: Path) -> Any:

@@ -10,10 +10,11 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
-from rlweights import environments
+from rlweights import environments, packages
 from rlweights.adapter import VectorAdapter
 from rlweights.mistakes import ConfigError, first_line, nearest, refusal
-from rlweights.schema import Agent
+from rlweights.reseeded import Reseeded
+from rlweights.schema import Agent, Wrapper
 from rlweights.userfiles import UserFiles
 
 
@@ -45,7 +46,16 @@ class Worlds:
         twin = self.tensorflow
         if twin is not None:
             return self._made(lambda: (twin.observation_space, twin.action_space))
-        envs = self.vector(1)
+        found = self._spaces_of(self.vector(1))
+        if self._section.backend == "envpool":
+            real = self._spaces_of(self.vector(1, evaluation=True))
+            for ours, theirs in zip(found, real, strict=True):
+                if _form(ours) != _form(theirs):
+                    why = f"has {ours}, where agents are evaluated in {theirs}"
+                    raise refusal(self._source, "environment.backend", "envpool", why)
+        return found
+
+    def _spaces_of(self, envs: gym.vector.VectorEnv) -> tuple[gym.Space, gym.Space]:
         try:
             return envs.single_observation_space, envs.single_action_space
         finally:
@@ -63,7 +73,7 @@ class Worlds:
         options: dict[str, Any] = {}
         if mode != "vector_entry_point":
             options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-            options["wrappers"] = [self._wrapper(name) for name in section.wrappers]
+            options["wrappers"] = self._wrappers()
         return self._made(
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs)
         )
@@ -77,8 +87,8 @@ class Worlds:
             env = gym.make(section.id, render_mode=mode, **section.kwargs)
         except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
             raise ConfigError(f"{self._source}: {section.id} does not render: {first_line(error)}") from None
-        for name in section.wrappers:
-            env = self._wrapper(name)(env)
+        for wrap in self._wrappers():
+            env = wrap(env)
         return env
 
     def _made(self, make: Callable[[], Any], creator: Any = None) -> Any:
@@ -108,6 +118,9 @@ class Worlds:
     def _check_id(self) -> None:
         """Refuses what Gymnasium does not know, and what it would have to guess: an id without version."""
         name = self._section.id
+        package = packages.bringing(name.rpartition(":")[2])
+        if package is not None:
+            self._installed("environment.id", name, package.module)
         if ":" in name or name in gym.registry:  # before a colon stands a module to import first
             return
         why = "Gymnasium knows no such environment"
@@ -115,6 +128,13 @@ class Worlds:
         if namespace and not any(known.startswith(f"{namespace}/") for known in gym.registry):
             why = f"no installed package brings environments of {namespace!r}"
         raise refusal(self._source, "environment.id", name, why, hint=nearest(name, gym.registry))
+
+    def _installed(self, key: str, value: str, module: str) -> Any:
+        """Imports a module that the agent file's `key` needs."""
+        try:
+            return packages.load(module)
+        except packages.NotInstalled as error:
+            raise refusal(self._source, key, value, first_line(error)) from None
 
     def _has_twin(self) -> bool:
         """Whether Gymnasium has the same environment, the same physics included."""
@@ -127,24 +147,48 @@ class Worlds:
             return False  # arguments that only the TensorFlow environment has
         return True
 
-    def _wrapper(self, name: str) -> Callable[[gym.Env], gym.Env]:
-        """Returns a function that wraps, by one of Gymnasium's wrappers or one of the user's own."""
-        key = "environment.wrappers"
-        if ".py:" in name:
-            wrapper: Any = self._files.load(key, name)
-        else:
-            wrapper = getattr(gym.wrappers, name, None)
-            if not (inspect.isclass(wrapper) and issubclass(wrapper, gym.Wrapper)):
-                hint = nearest(name, gym.wrappers.__all__)
-                raise refusal(self._source, key, name, "Gymnasium has no such wrapper", hint=hint)
+    def _wrappers(self) -> list[Callable[[gym.Env], gym.Env]]:
+        """Returns functions that wrap an environment, innermost first."""
+        return [
+            self._wrapper(f"environment.wrappers.{i}", Wrapper(name=each) if isinstance(each, str) else each)
+            for i, each in enumerate(self._section.wrappers)
+        ]
+
+    def _wrapper(self, key: str, section: Wrapper) -> Callable[[gym.Env], gym.Env]:
+        """Returns a function that wraps: by a wrapper of Gymnasium's, of a package's or of the user's own."""
+        wrapper = self._wrapper_class(key, section.name)
+        arguments = section.model_dump(exclude={"name"})
 
         def wrap(env: gym.Env) -> gym.Env:
             try:
-                return wrapper(env)
+                return wrapper(env, **arguments)
             except Exception as error:
-                raise refusal(self._source, key, name, self._files.place(error)) from error
+                raise self._wrapper_error(key, section.name, wrapper, arguments, error) from error
 
         return wrap
+
+    def _wrapper_class(self, key: str, name: str) -> Any:
+        if ".py:" in name:
+            return self._files.load(key, name)
+        module, _, attribute = name.rpartition(":")
+        owner = self._installed(key, name, module) if module else gym.wrappers
+        wrapper = getattr(owner, attribute, None)
+        if not (inspect.isclass(wrapper) and issubclass(wrapper, gym.Wrapper)):
+            known = [n for n, v in vars(owner).items() if inspect.isclass(v) and issubclass(v, gym.Wrapper)]
+            why = f"{module or 'Gymnasium'} has no such wrapper"
+            raise refusal(self._source, key, name, why, hint=nearest(attribute, known))
+        return wrapper
+
+    def _wrapper_error(self, key: str, name: str, wrapper: Any, arguments: Any, error: Exception) -> Any:
+        """What went wrong with a wrapper: with which argument, if it is one that it does not take."""
+        known = _arguments(wrapper)[1:]  # the first is the environment
+        unknown = next((each for each in arguments if each not in known), None)
+        if isinstance(error, TypeError) and unknown is not None:
+            hint = f"{nearest(unknown, known)} Valid: {', '.join(known)}"
+            return refusal(
+                self._source, f"{key}.{unknown}", arguments[unknown], f"is no argument of {name}", hint=hint
+            )
+        return refusal(self._source, key, name, self._files.place(error))
 
     # Other backends -------------------------------------------------------------------------------
 
@@ -175,11 +219,18 @@ class Worlds:
         if section.id not in known:
             why, hint = "envpool has no such environment", nearest(section.id, known)
             raise refusal(self._source, "environment.id", section.id, why, hint=hint)
-        return self._made(
-            lambda: envpool.make(
-                section.id, env_type="gymnasium", num_envs=num_envs, seed=self._seed, **section.kwargs
+
+        def make(seed: int) -> Any:
+            return envpool.make(
+                section.id, env_type="gymnasium", num_envs=num_envs, seed=seed, **section.kwargs
             )
-        )
+
+        return self._made(lambda: Reseeded(make, self._seed, section.id))
+
+
+def _form(space: gym.Space) -> tuple[Any, ...]:
+    """What two spaces must have in common for one agent to act in both."""
+    return type(space), space.shape, getattr(space, "n", None), getattr(space, "start", None)
 
 
 def _creator(name: str) -> Any:

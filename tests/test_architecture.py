@@ -22,7 +22,7 @@ WEIGHTS = {"callbacks", "diagnostics", "draws", "interventions", "optimizer", "s
 
 LEARNING = {
     *("adapter", "algorithms", "compiled", "distributions", "environments", "learner", "networks"),
-    *("normalization", "returns", "rollout", "spaces", "stepper"),
+    *("normalization", "reseeded", "returns", "rollout", "spaces", "stepper"),
 }
 """Ring 2: arrays in, arrays out. What is in neither of these is ring 3: files, clocks, commands."""
 

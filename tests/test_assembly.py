@@ -18,7 +18,10 @@ from rlweights.assembly import ACTIVATIONS, OPTIMIZERS, Assembly
 from rlweights.config import ConfigError
 from rlweights.environments import CartPole
 from rlweights.interventions import RULES, Feedback
+from rlweights.loops import loop_of
 from rlweights.strengths import SCHEDULES, OverBudget, strength_of
+
+KINDS = ("kernel", "bias")
 
 SMALL = {
     "environment": {"id": "CartPole-v1", "num_envs": 2},
@@ -103,6 +106,25 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch, name, module, packa
     assert message.startswith(f"environment.id = '{name}': ")
     assert "is not installed" in message
     assert extra in message
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+        ("minigrid:BabyAI-GoToObj-v0", "minigrid", "minigrid"),
+    ],
+)
+def test_a_missing_package_of_a_family_names_the_extra(monkeypatch, name, module, extra):
+    for loaded in [each for each in sys.modules if each.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert refused(f"environment.id={name}") == (
+        f"environment.id = '{name}': {module} is not installed; pip install 'rlweights[{extra}]'"
+    )
+    wrapper = f"environment.wrappers=['{module}.wrappers:Some']"
+    assert refused(wrapper).endswith(f": {module} is not installed; pip install 'rlweights[{extra}]'")
 
 
 def test_missing_envpool_says_how_to_install_it(monkeypatch):
@@ -202,6 +224,15 @@ class Broken(gym.Wrapper):
     def __init__(self, env):
         super().__init__(env)
         self.missing
+
+
+class Times(gym.RewardWrapper):
+    def __init__(self, env, *, factor):
+        super().__init__(env)
+        self.factor = factor
+
+    def reward(self, reward):
+        return self.factor * reward
 """
 
 
@@ -214,20 +245,56 @@ def test_wrappers_from_a_file(tmp_path):
     assert assembly.loaded_files == [tmp_path / "wrapping.py"]
     message = refused("environment.wrappers=['wrapping.py:Broken']", folder=tmp_path)
     assert message.startswith(
-        "environment.wrappers = 'wrapping.py:Broken': wrapping.py, line 13: AttributeError: "
+        "environment.wrappers.0 = 'wrapping.py:Broken': wrapping.py, line 13: AttributeError: "
     )
 
 
+def test_wrappers_with_arguments(tmp_path):
+    (tmp_path / "wrapping.py").write_text(WRAPPER)
+    overrides = ["environment.wrappers=['TimeAwareObservation', {name='wrapping.py:Times', factor=3.0}]"]
+    envs = assembled(*overrides, folder=tmp_path).make_envs(1)
+    envs.reset(seed=0)
+    observations, rewards, *_ = envs.step(np.array([0]))
+    assert observations.shape == (1, 5)
+    assert rewards == [3.0]
+
+
+def test_wrappers_of_an_installed_package():
+    env = assembled("environment.wrappers=['gymnasium.wrappers:FlattenObservation']").make_envs(1).envs[0]  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(env, gym.wrappers.FlattenObservation)
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("wrapper", "message"),
     [
-        ("RecordEpisodeStatistic", "Gymnasium has no such wrapper. Did you mean 'RecordEpisodeStatistics'?"),
-        ("vector", "Gymnasium has no such wrapper"),
-        ("TimeLimit", "TimeLimit.__init__() missing 1 required positional argument: 'max_episode_steps'"),
+        (
+            "'RecordEpisodeStatistic'",
+            " = 'RecordEpisodeStatistic': Gymnasium has no such wrapper. "
+            "Did you mean 'RecordEpisodeStatistics'?",
+        ),
+        ("'vector'", " = 'vector': Gymnasium has no such wrapper"),
+        (
+            "'TimeLimit'",
+            " = 'TimeLimit': TimeLimit.__init__() missing 1 required positional argument: "
+            "'max_episode_steps'",
+        ),
+        (
+            "{name='TimeLimit', max_steps=3}",
+            ".max_steps = 3: is no argument of TimeLimit. Did you mean 'max_episode_steps'? Valid: "
+            "max_episode_steps",
+        ),
+        (
+            "'gymnasium.wrappers:FlatObservation'",
+            " = 'gymnasium.wrappers:FlatObservation': gymnasium.wrappers has no such wrapper. "
+            "Did you mean 'FlattenObservation'?",
+        ),
+        ("'nowhere_at_all:X'", " = 'nowhere_at_all:X': nowhere_at_all is not installed"),
+        ("{nam='TimeLimit'}", ".name is missing. Is it 'nam'?"),
+        ("3", " = 3: must be a string or a table"),
     ],
 )
-def test_wrappers_that_do_not_exist_or_fit(name, message):
-    assert refused(f"environment.wrappers=['{name}']") == f"environment.wrappers = '{name}': {message}"
+def test_wrappers_that_do_not_exist_or_fit(wrapper, message):
+    assert refused(f"environment.wrappers=[{wrapper}]") == f"environment.wrappers.0{message}"
 
 
 OWN = """
@@ -291,6 +358,88 @@ def test_unknown_activations_name_the_nearest():
     assert message == "network.activation = 'tanhh': Keras has no such activation. Did you mean 'tanh'?"
     assert {"tanh", "relu", "swish", "linear"} <= set(ACTIVATIONS)
     assert not {"get", "serialize", "deserialize"} & set(ACTIVATIONS)
+
+
+MODEL = """
+import keras
+
+
+def build(observation_shape):
+    inputs = keras.Input(observation_shape)
+    return keras.Model(inputs, keras.layers.Dense(6, "relu", name="ours")(inputs))
+
+
+def broken(observation_shape):
+    return keras.layers.Dense("six", name="ours")
+
+
+def picture(observation_shape):
+    return keras.layers.Reshape((2, 2), name="ours")
+
+
+class Own(keras.layers.Dense):
+    def __init__(self, observation_shape):
+        super().__init__(6, name="ours")
+"""
+
+
+@pytest.mark.parametrize("backend", ["gymnasium", "tensorflow"])
+@pytest.mark.parametrize("name", ["build", "Own"])
+def test_a_model_from_a_file_learns(tmp_path, backend, name):
+    (tmp_path / "model.py").write_text(MODEL)
+    overrides = [f"network={{model='model.py:{name}'}}", f"environment.backend={backend}"]
+    assembly = assembled(*overrides, folder=tmp_path, rules=[{"rule": "noise", "stddev": 0.1}])
+    assert selected(assembly) == [[f"policy/{layer}/{k}" for layer in ("ours", "head") for k in KINDS]]
+    assert assembly.loaded_files == [tmp_path / "model.py"]
+    before = [variable.numpy() for variable in assembly.networks.trainable_variables]
+    loop = loop_of(assembly)
+    loop.boundary(0, 0)
+    loop.advance(0, 1)
+    loop.close()
+    for variable, old in zip(assembly.networks.trainable_variables, before, strict=True):
+        assert not np.array_equal(variable.numpy(), old), variable.path
+
+
+def test_a_model_from_a_file_has_a_log_std_behind_it(tmp_path):
+    (tmp_path / "model.py").write_text(MODEL)
+    assembly = assembled("network={model='model.py:build'}", "environment.id=Pendulum-v1", folder=tmp_path)
+    assert "policy/log_std" in [v.path for v in assembly.networks.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["network={model='model.py'}"], " = 'model.py': takes file.py:Name, a function or a class"),
+        (
+            ["network={model='model.py:bild'}"],
+            " = 'model.py:bild': model.py has no class or function 'bild'. Did you mean 'build'? It has: "
+            "build, broken, picture, Own",
+        ),
+        (["network={model='model.py:broken'}"], " = 'model.py:broken': model.py, line 11: ValueError: "),
+        (
+            ["network={model='model.py:picture'}"],
+            " = 'model.py:picture': must return features [B, units]; two observations became (2, 2, 2)",
+        ),
+    ],
+)
+def test_models_that_do_not_exist_or_fit(tmp_path, overrides, message):
+    (tmp_path / "model.py").write_text(MODEL)
+    assert refused(*overrides, folder=tmp_path).startswith(f"network.model{message}")
+
+
+def test_layers_cannot_be_described_beside_a_model():
+    assert refused("network.model=m.py:build") == (
+        "network.hidden_sizes = [4, 3]: the layers are those of network.model"
+    )
+
+
+def test_recycling_says_that_it_does_not_see_into_a_model(tmp_path):
+    (tmp_path / "model.py").write_text(MODEL)
+    message = refused("network={model='model.py:build'}", folder=tmp_path, rules=[{"rule": "recycling"}])
+    assert message == (
+        "interventions: nothing measures the dormant units of 'policy/ours'; measured are: policy/features, "
+        "value/features"
+    )
 
 
 # Optimizer ----------------------------------------------------------------------------------------

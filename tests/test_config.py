@@ -72,7 +72,7 @@ EVERYTHING = {
         "id": "CartPole-v1",
         "num_envs": 4,
         "kwargs": {"when": datetime.date(1979, 5, 27), "far": math.inf, "deep": {"a": [[1], ["b"]]}, "e": {}},
-        "wrappers": ["RecordEpisodeStatistics"],
+        "wrappers": ["RecordEpisodeStatistics", {"name": "TimeLimit", "max_episode_steps": 9}],
     },
     "algorithm": {"name": "ppo", "learning_rate": {"from": 1, "to": 0}, "n_steps": 64, "clip_range_vf": 0.3},
     "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": True},
@@ -401,7 +401,7 @@ def test_agents_are_found_by_name_file_and_run_folder(tmp_path, monkeypatch):
 
 def test_unknown_agents_name_the_nearest():
     with pytest.raises(
-        ConfigError, match=r"'cartpol' is no agent\. Did you mean 'cartpole'\? Agents: cartpole, "
+        ConfigError, match=r"'cartpol' is no agent\. Did you mean 'cartpole'\? Agents: acrobot, "
     ):
         config.find("cartpol")
     with pytest.raises(ConfigError, match=r"An environment is trained with --env CartPole-v1\."):
@@ -513,10 +513,30 @@ def test_another_backend_takes_the_agent_of_that_backend():
     assert chosen == config.load(config.shipped()["cartpole_xla"])
 
 
+def test_an_environment_whose_agents_have_another_backend_takes_theirs():
+    assert config.for_environment("Acrobot-v1") == config.load(config.shipped()["acrobot"])
+    chosen = config.for_environment("Acrobot-v1", ["environment.backend=gymnasium"])
+    assert (chosen.environment.backend, chosen.algorithm.gae_lambda) == ("gymnasium", 0.94)
+
+
+@pytest.mark.parametrize(
+    ("env", "agent"), [("MiniGrid-Empty-5x5-v0", "minigrid"), ("ALE/Boxing-v5", "atari")]
+)
+def test_another_environment_of_a_family_is_trained_as_its_agent(env, agent):
+    shipped, found = config.load(config.shipped()[agent]), config.for_environment(env, ["seed=3"])
+    assert (found.environment.id, found.seed, found.expect) == (env, 3, None)
+    assert found.environment.wrappers == shipped.environment.wrappers != []
+    assert found.algorithm == shipped.algorithm
+    other = config.for_environment(env, ["algorithm.name=a2c"])
+    assert (other.environment, other.algorithm) == (found.environment, A2C())
+
+
 def test_any_other_environment_takes_the_defaults():
-    assert config.for_environment("Acrobot-v1") == config.parse({"environment": {"id": "Acrobot-v1"}}, "test")
-    with pytest.raises(ConfigError, match=r"^--env Acrobot-v1: algorithm\.gamma = 2: "):
-        config.for_environment("Acrobot-v1", ["algorithm.gamma=2"])
+    assert config.for_environment("Blackjack-v1") == config.parse(
+        {"environment": {"id": "Blackjack-v1"}}, "test"
+    )
+    with pytest.raises(ConfigError, match=r"^--env Blackjack-v1: algorithm\.gamma = 2: "):
+        config.for_environment("Blackjack-v1", ["algorithm.gamma=2"])
 
 
 # The schema itself --------------------------------------------------------------------------------

@@ -252,3 +252,49 @@ def test_the_converter_prints_nothing(tmp_path, capfd):
     capfd.readouterr()
     export.write(agent, tmp_path / "policy.tflite")
     assert capfd.readouterr().out == ""
+
+
+MODEL = """
+import keras
+
+
+def build(observation_shape):
+    inputs = keras.Input(observation_shape)
+    return keras.Model(inputs, keras.layers.Dense(6, "relu", name="ours")(inputs))
+
+
+class Own(keras.layers.Layer):
+    def __init__(self, observation_shape):
+        super().__init__(name="ours")
+        self.inner = keras.layers.Dense(6, name="inner")
+
+    def call(self, x):
+        return self.inner(x)
+"""
+
+
+def run_with(model: str, folder):
+    """A run whose hidden layers are the user's own; their file is gone but for the run's copy."""
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "own.py").write_text(MODEL)
+    network = {"model": f"{folder / 'elsewhere' / 'own.py'}:{model}"}
+    environment = {"id": "Pendulum-v1", "normalize_observations": True}
+    run = untrained_run(folder, {"environment": environment, "network": network})
+    (folder / "elsewhere" / "own.py").unlink()
+    return run
+
+
+@pytest.mark.parametrize("target", KINDS.values())
+def test_a_model_of_ones_own_is_exported_from_the_runs_copy_of_it(tmp_path, target):
+    run = run_with("build", tmp_path)
+    assert (run / "own.py").read_text() == MODEL
+    export.write(TrainedAgent(run), tmp_path / target)  # which compares
+    assert (tmp_path / target).exists()
+
+
+def test_a_model_that_keras_cannot_load_alone_is_exported_as_saved_model_only(tmp_path):
+    agent = TrainedAgent(run_with("Own", tmp_path))
+    with pytest.raises(ConfigError, match=r"^policy\.keras: the file needs classes of your own to load; "):
+        export.write(agent, tmp_path / "policy.keras")
+    assert not (tmp_path / "policy.keras").exists()
+    export.write(agent, tmp_path / "policy")

@@ -1,6 +1,7 @@
 """What is not finite: skipped, stopped or gone back from; and never in a file."""
 
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from simulated import STEPS, Machine, Mortal, all_finite, assert_same_result, re
 
 from rlweights import config, guard, session
 from rlweights.checkpoints import Checkpoints
+from rlweights.console import Console
 from rlweights.guard import MAX_ROLLBACKS, Guard, NotFinite, TrainingStopped
 from rlweights.guarded import guarded
 from rlweights.records import read_scalars
@@ -68,6 +70,16 @@ def test_a_glitch_costs_one_update(glitchy, tmp_path, what, iteration):
     assert dict(series[f"update/nonfinite_{what}s"])[(iteration + 1) * STEPS] > 0
     assert all_finite(folder)
     assert [step // STEPS for step in checkpoints_of(folder)] == [8, 12, 14]
+
+
+def test_what_was_skipped_is_traced_to_its_environment(tmp_path, monkeypatch):
+    computer, reasons = machine("gymnasium"), []
+    monkeypatch.setattr(Console, "blame", lambda self, reason: reasons.append(reason))
+    GlitchyEnv.plan("reward", [5])
+    computer.train(computer.folder(tmp_path))
+    GlitchyEnv.plan()
+    (reason,) = reasons
+    assert re.fullmatch(r"\S+: environment \d of \d returned the reward nan in step \d+ of a rollout", reason)
 
 
 def test_an_evaluation_that_is_not_finite_is_never_the_best(tmp_path):

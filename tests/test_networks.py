@@ -1,6 +1,7 @@
 """Networks: names, initial weights, sharing, and a NumPy forward pass that equals Keras."""
 
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -199,3 +200,93 @@ def test_activations_are_listed_by_layer():
     x = observations()
     kernel, bias = shared.policy.trunk.hidden[0].weights
     np.testing.assert_allclose(found["trunk/hidden_0"], np.tanh(x @ kernel.numpy() + bias.numpy()), atol=1e-5)
+
+
+# Hidden layers of one's own -----------------------------------------------------------------------
+
+
+def functional(shape):
+    inputs = keras.Input(shape)
+    x = keras.layers.Dense(4, "relu", name="wide")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3, name="deep")(x), name="ours")
+
+
+def sequential(shape):
+    layers = [keras.layers.Dense(4, name="wide"), keras.layers.Dense(3, name="deep")]
+    return keras.Sequential(layers, name="ours")
+
+
+class Subclassed(keras.Model):
+    def __init__(self, shape):
+        super().__init__(name="ours")
+        self.wide = keras.layers.Dense(4, name="wide")
+        self.deep = keras.layers.Dense(3, name="deep")
+
+    def call(self, x):
+        return self.deep(self.wide(x))
+
+
+@pytest.mark.parametrize("build", [functional, sequential, Subclassed])
+@pytest.mark.parametrize("shared", [False, True])
+def test_own_layers_are_named_by_their_network_whatever_was_built_before(build, shared):
+    inside = "" if build is functional else "ours/"  # functional models drop their names
+    trunks = ["trunk"] if shared else ["policy", "value"]
+    expected = [
+        *(f"{t}/{inside}{n}/{k}" for t in trunks for n in ("wide", "deep") for k in ("kernel", "bias")),
+        *(f"{head}/head/{kind}" for head in ("policy", "value") for kind in ("kernel", "bias")),
+    ]
+    for _ in range(2):
+        networks = actor_critic((5,), 2, model=build, shared=shared)
+        assert sorted(paths(networks)) == sorted(expected)
+    assert not NumpyPolicy.supports(networks.policy)
+    assert networks.policy(observations()).shape == (64, 2)
+    assert networks.values(observations()).shape == (64,)
+    assert {n: x.shape for n, x in networks.activations(observations()).items()} == {
+        f"{trunk}/features": (64, 3) for trunk in trunks
+    }
+
+
+def test_own_layers_start_from_the_seed():
+    def kernels(seed):
+        return {
+            v.path: v.numpy()
+            for v in actor_critic((5,), 2, model=functional, seed=seed).trainable_variables
+            if "kernel" in v.path
+        }
+
+    first, again, other = kernels(1), kernels(1), kernels(2)
+    for name, kernel in first.items():
+        np.testing.assert_array_equal(kernel, again[name])
+        assert not np.array_equal(kernel, other[name])
+    assert not np.array_equal(first["policy/wide/kernel"], first["value/wide/kernel"])
+
+
+def test_own_layers_see_float32_and_images_in_the_unit_interval():
+    def build(shape):
+        return keras.Sequential([keras.layers.Flatten(name="flat")], name="ours")
+
+    pixels = np.full((2, 36, 40, 3), 51, np.uint8)
+    networks = actor_critic((36, 40, 3), 2, model=build, convolutions=NATURE)
+    np.testing.assert_allclose(networks.activations(pixels)["policy/features"], 0.2, rtol=1e-6)
+    networks = actor_critic((5,), 2, model=build, normalize_observations=True)
+    networks.normalization.update(observations(), np.ones(64, np.float32))
+    features = np.array(networks.activations(observations())["policy/features"])
+    np.testing.assert_allclose(features, networks.normalization(observations()), rtol=1e-6)
+    assert not np.allclose(features, observations())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda shape: keras.layers.Reshape((5, 1), name="r"), "two observations became (2, 5, 1)"),
+        (lambda shape: np.tanh, "must return a Keras model. Received: ufunc"),
+        (
+            lambda shape: keras.Sequential([keras.layers.Dense(3, name="deep")]),
+            "every layer and model in it needs a name of its own: 'sequential",
+        ),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_own_layers_that_do_not_fit(build, message, shared):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        actor_critic((5,), 2, model=build, shared=shared)
