@@ -295,7 +295,17 @@ def test_nothing_but_damaged_checkpoints_is_an_error_and_changes_nothing(tmp_pat
 # Run folders --------------------------------------------------------------------------------------
 
 RULE = """
+import gymnasium
 from rlweights import Intervention
+
+
+class Times(gymnasium.RewardWrapper):
+    def __init__(self, env, *, factor):
+        super().__init__(env)
+        self.factor = factor
+
+    def reward(self, reward):
+        return self.factor * reward
 
 
 class Halving(Intervention):
@@ -307,7 +317,14 @@ class Halving(Intervention):
 def test_files_of_the_users_own_are_run_from_their_copies(tmp_path):
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "halving.py").write_text(RULE)
-    data = merged(machine().data, {"interventions": [{"rule": "rules/halving.py:Halving"}]})
+    wrapper = {"name": "rules/halving.py:Times", "factor": 2.0}
+    data = merged(
+        machine().data,
+        {
+            "environment": {"id": "CartPole-v1", "backend": "gymnasium", "wrappers": [wrapper]},
+            "interventions": [{"rule": "rules/halving.py:Halving"}],
+        },
+    )
     (tmp_path / "mine.toml").write_text(config.parse(data, "test").to_toml())
     agent = config.load(tmp_path / "mine.toml")
     run = runs.create(Assembly(agent, "mine.toml", tmp_path), tmp_path / "runs", "mine")
@@ -316,6 +333,7 @@ def test_files_of_the_users_own_are_run_from_their_copies(tmp_path):
     assembly = Assembly(runs.read(moved), "agent.toml", moved)
     assert assembly.loaded_files == [moved / "halving.py"]
     assert type(assembly.rules[0]).__name__ == "Halving"
+    assert assembly.make_envs(1).get_attr("factor") == (2.0,)
     assert "halving.py was loaded" in "\n".join(session._header(assembly, "mine", moved))
 
 
