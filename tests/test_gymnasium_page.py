@@ -29,7 +29,7 @@ def test_agent_files(block, tmp_path):
     "env",
     [
         *("Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1", "CartPole-v1"),
-        *("LunarLander-v3", "HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"),
+        *("LunarLander-v3", "BipedalWalker-v3", "HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"),
         *("FrozenLake-v1", "MiniGrid-DoorKey-5x5-v0", "ALE/Pong-v5"),
     ],
 )
