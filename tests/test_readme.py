@@ -63,7 +63,7 @@ def run(tmp_path_factory) -> Path:
 def test_command(line, run, tmp_path):
     words = shlex.split(line.replace("RUN", str(run)))[1:]
     if "rlweights.train" in words and "--resume" not in words:
-        words += ["-n", "2048", "--set", "evaluation.final_episodes=5"]  # last one wins: only shorter
+        words += ["-n", "4096", "--set", "evaluation.final_episodes=5"]  # last one wins: only shorter
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr.strip().startswith("error"), done.stderr
