@@ -14,7 +14,7 @@ from rlweights import interventions
 from rlweights.distributions import Distribution, Gaussian, for_space
 from rlweights.interventions import Intervention
 from rlweights.learner import Learner
-from rlweights.mistakes import ConfigError, first_line, nearest, refusal
+from rlweights.mistakes import ConfigError, choices, first_line, nearest, refusal
 from rlweights.networks import NATURE, ActorCritic, actor_critic
 from rlweights.optimizer import InterventionOptimizer
 from rlweights.schema import Agent, Rule
@@ -137,7 +137,7 @@ class Assembly:
         given = self.agent.optimizer.model_dump(exclude_none=True)
         name = given.pop("name", default["name"])
         if name not in OPTIMIZERS:
-            hint = f"{nearest(name, OPTIMIZERS)} Valid: {', '.join(OPTIMIZERS)}"
+            hint = choices(name, OPTIMIZERS)
             raise refusal(self.source, "optimizer.name", name, "Keras has no such optimizer", hint=hint)
         if "learning_rate" in given:
             why = "is algorithm.learning_rate's business"
@@ -185,7 +185,7 @@ class Assembly:
     def _rule_class(self, key: str, name: str) -> type[Intervention]:
         if ".py:" not in name:
             if name not in interventions.RULES:
-                hint = f"{nearest(name, interventions.RULES)} Valid: {', '.join(interventions.RULES)}"
+                hint = choices(name, interventions.RULES)
                 raise refusal(self.source, key, name, "there is no such rule", hint=hint)
             return interventions.RULES[name]
         found = self.files.load(key, name)
@@ -226,8 +226,8 @@ class Assembly:
     def _check_argument(self, owner: type, name: str, key: str, value: Any) -> None:
         known = _arguments(owner)
         if name not in known:
-            hint = f"{nearest(name, known)} Valid: {', '.join(known)}"
-            raise refusal(self.source, key, value, f"is no argument of {owner.__name__}", hint=hint)
+            why = f"is no argument of {owner.__name__}"
+            raise refusal(self.source, key, value, why, hint=choices(name, known))
 
 
 ACTIVATIONS = [

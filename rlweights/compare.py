@@ -37,11 +37,12 @@ def compare(
                 for each in (curve.values for curve in table)
             ]
             typer.echo("".join([f"{step:12,.0f}", *(f"{cell:>34}" for cell in cells)]))
+        drawn = curves.learning_curves(runs, tag) if picture or board else []
         if picture is not None:
-            curves.plot(curves.learning_curves(runs, tag), tag, picture)
+            curves.plot(drawn, tag, picture)
             typer.echo(f"wrote {picture}")
         if board is not None:
-            curves.write_board(curves.learning_curves(runs, tag), tag, board)
+            curves.write_board(drawn, tag, board)
             typer.echo(f"wrote {board}: tensorboard --logdir {board}, tab Custom scalars")
         return 0
 

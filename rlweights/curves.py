@@ -10,6 +10,7 @@ import numpy as np
 from rlweights import dashboard
 from rlweights.config import ConfigError
 from rlweights.intervals import Interval, bootstrap_interval
+from rlweights.mistakes import missing
 from rlweights.records import Records, RecordsError, read_scalars
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -113,8 +114,7 @@ def matplotlib_for(path: Path) -> Any:
     try:
         import matplotlib
     except ImportError:
-        why = "matplotlib is not installed; pip install 'rlweights[plot]'"
-        raise ConfigError(f"--plot {path}: {why}") from None
+        raise ConfigError(f"--plot {path}: {missing('matplotlib', 'plot')}") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -301,7 +301,12 @@ class Gaussian(Distribution):
     def _split(self, parameters):
         """Returns (mean, log_std), [..., size] each."""
         mean, log_std = tf.split(parameters, 2, axis=-1)
-        return mean, tf.clip_by_value(log_std, -LOG_STD_LIMIT, LOG_STD_LIMIT)
+        return mean, bounded(log_std)
+
+
+def bounded(log_std) -> Any:
+    """Returns log standard deviations [...] as `Gaussian` takes them: within LOG_STD_LIMIT."""
+    return tf.clip_by_value(log_std, -LOG_STD_LIMIT, LOG_STD_LIMIT)
 
 
 def for_space(space: spaces.Space) -> Distribution:

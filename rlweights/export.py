@@ -200,13 +200,13 @@ def _onnx(model: Any, target: Path, observations: Any) -> Any:
     import numpy as np
 
     from rlweights.config import ConfigError
+    from rlweights.mistakes import missing
 
     try:
         import onnxruntime
         import tf2onnx  # noqa: F401
     except ImportError as error:
-        why = f"{error.name} is not installed; pip install 'rlweights[onnx]'"
-        raise ConfigError(f"{target}: {why}") from None
+        raise ConfigError(f"{target}: {missing(str(error.name), 'onnx')}") from None
     model(observations)  # Keras exports only what was called
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the converter asks NumPy for names of the past

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
-from rlweights.mistakes import first_line
+from rlweights.mistakes import first_line, missing
 from rlweights.records import gif
 from rlweights.spaces import action_decoder, one_batch
 
@@ -104,8 +104,7 @@ def check_writable(path: Path) -> None:
     if path.suffix not in KINDS:
         raise ConfigError(f"--record {path}: takes a file that ends in .gif or .mp4")
     if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        why = "imageio-ffmpeg is not installed; pip install 'rlweights[video]'"
-        raise ConfigError(f"--record {path}: {why}, or record a .gif")
+        raise ConfigError(f"--record {path}: {missing('imageio-ffmpeg', 'video')}, or record a .gif")
 
 
 def write(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:

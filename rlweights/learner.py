@@ -11,7 +11,7 @@ import tensorflow as tf
 from rlweights import draws
 from rlweights.algorithms import Algorithm, Minibatch, at
 from rlweights.diagnostics import approx_kl, dormant_scores, explained_variance, update_to_weight_ratio
-from rlweights.distributions import LOG_STD_LIMIT, Distribution
+from rlweights.distributions import Distribution, bounded
 from rlweights.networks import ActorCritic
 from rlweights.normalization import RewardScaling
 from rlweights.optimizer import InterventionOptimizer
@@ -125,7 +125,7 @@ class Learner:
         if not self._fixed_rate:
             metrics["train/learning_rate"] = tf.convert_to_tensor(self.optimizer.learning_rate)
         if self.networks.log_std is not None:
-            metrics["train/std"] = tf.reduce_mean(self._stddev())
+            metrics["train/std"] = tf.reduce_mean(tf.exp(bounded(self.networks.log_std.value)))
         self.iteration.assign_add(1)
         self._signal(metrics, _flatten(batch.observations))
         self.optimizer.end_iteration()
@@ -296,10 +296,6 @@ class Learner:
             "approx_kl": approx_kl(tf.stop_gradient(log_prob), batch.old_log_prob, batch.valid),
             "clip_fraction": mean(statistics.get("clip_fraction", tf.zeros_like(log_ratio))),
         }
-
-    def _stddev(self):
-        """The standard deviations of continuous actions, as the distribution takes them."""
-        return tf.exp(tf.clip_by_value(self.networks.log_std.value, -LOG_STD_LIMIT, LOG_STD_LIMIT))
 
     def _flat_weights(self):
         return tf.concat([tf.reshape(v.value, [-1]) for v in self.networks.trainable_variables], axis=0)

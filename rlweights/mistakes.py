@@ -27,6 +27,17 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f" Did you mean {lowered[near[0]]!r}?" if near and lowered[near[0]] != name else ""
 
 
+def choices(name: str, options: Iterable[str]) -> str:
+    """Returns the hint that names the nearest option and lists all of them."""
+    options = list(options)
+    return f"{nearest(name, options)} Valid: {', '.join(options)}"
+
+
+def missing(package: str, extra: str) -> str:
+    """Says how to get a package that an extra of rlweights brings."""
+    return f"{package} is not installed; pip install 'rlweights[{extra}]'"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without a full stop; its type if it has none."""
     text = str(error).strip() or type(error).__name__
@@ -97,7 +108,7 @@ def explained(
         unknown = difflib.get_close_matches(place.path[-1], set(came) - set(known), n=1)
         return ConfigError(f"{source}: {key} is missing" + (f". Is it {unknown[0]!r}?" if unknown else ""))
     if kind == "extra_forbidden":
-        hint = f"{nearest(place.path[-1], known)} Valid: {', '.join(known)}"
+        hint = choices(place.path[-1], known)
         return refusal(source, key, came, "there is no such key", hint=hint)
     if kind == "union_tag_invalid":
         names = first.get("ctx", {})["expected_tags"]

@@ -3,6 +3,8 @@
 import importlib
 from typing import Any, NamedTuple
 
+from rlweights.mistakes import missing
+
 
 class Package(NamedTuple):
     """A package whose import registers environments."""
@@ -39,5 +41,4 @@ def load(module: str) -> Any:
     except ModuleNotFoundError as error:
         top = (error.name or module).partition(".")[0]
         extra = next((each.extra for each in PACKAGES if each.module == module.partition(".")[0]), None)
-        way = f"; pip install 'rlweights[{extra}]'" if extra else ""
-        raise NotInstalled(f"{top} is not installed{way}") from error
+        raise NotInstalled(missing(top, extra) if extra else f"{top} is not installed") from error

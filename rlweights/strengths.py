@@ -9,7 +9,7 @@ import numpy as np
 from keras.optimizers import schedules
 
 from rlweights.interventions import Feedback
-from rlweights.mistakes import first_line, nearest, refusal
+from rlweights.mistakes import choices, first_line, refusal
 
 SCHEDULES: dict[str, type] = {
     name: each
@@ -72,7 +72,7 @@ class OverBudget(Feedback):
 def _schedule(value: Mapping[str, Any], source: str, key: str) -> Any:
     name = value["schedule"]
     if name not in SCHEDULES:
-        hint = f"{nearest(str(name), SCHEDULES)} Valid: {', '.join(SCHEDULES)}"
+        hint = choices(str(name), SCHEDULES)
         raise refusal(source, f"{key}.schedule", name, "Keras has no such schedule", hint=hint)
     try:
         schedule = SCHEDULES[name](**{k: v for k, v in value.items() if k != "schedule"})

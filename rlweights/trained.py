@@ -10,9 +10,9 @@ from rlweights import checkpoints, runs
 from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
 from rlweights.evaluation import Result, evaluate
-from rlweights.film import play
+from rlweights.film import greedy, play
 from rlweights.records import read_scalars
-from rlweights.spaces import action_decoder, one_batch
+from rlweights.spaces import action_decoder
 from rlweights.trainer import acting
 
 WHICH = ("best", "latest")
@@ -54,6 +54,7 @@ class TrainedAgent:
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = acting(self.assembly)
+        self._greedy = greedy(self.assembly, self._act)
 
     def history(self) -> dict[str, Series]:
         """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
@@ -118,4 +119,4 @@ class TrainedAgent:
 
     def act(self, observation: Any) -> Any:
         """Returns the most likely action for one observation."""
-        return self.predict(one_batch(observation))[0]
+        return self._greedy(observation)

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlweights import environments, packages
 from rlweights.adapter import VectorAdapter
-from rlweights.mistakes import ConfigError, first_line, nearest, refusal
+from rlweights.mistakes import ConfigError, choices, first_line, missing, nearest, refusal
 from rlweights.reseeded import Reseeded
 from rlweights.schema import Agent, Wrapper
 from rlweights.userfiles import UserFiles
@@ -103,7 +103,7 @@ class Worlds:
             found = re.search(r"unexpected keyword argument '(\w+)'", text)
             if found and found[1] in section.kwargs:
                 known = _arguments(creator or _creator(section.id))
-                hint = f"{nearest(found[1], known)} Valid: {', '.join(known)}"
+                hint = choices(found[1], known)
                 key, why = f"environment.kwargs.{found[1]}", f"is no argument of {section.id}"
                 raise refusal(self._source, key, section.kwargs[found[1]], why, hint=hint) from error
             if isinstance(error, gym.error.Error | ImportError):
@@ -184,10 +184,8 @@ class Worlds:
         known = _arguments(wrapper)[1:]  # the first is the environment
         unknown = next((each for each in arguments if each not in known), None)
         if isinstance(error, TypeError) and unknown is not None:
-            hint = f"{nearest(unknown, known)} Valid: {', '.join(known)}"
-            return refusal(
-                self._source, f"{key}.{unknown}", arguments[unknown], f"is no argument of {name}", hint=hint
-            )
+            where, why = f"{key}.{unknown}", f"is no argument of {name}"
+            return refusal(self._source, where, arguments[unknown], why, hint=choices(unknown, known))
         return refusal(self._source, key, name, self._files.place(error))
 
     # Other backends -------------------------------------------------------------------------------
@@ -199,7 +197,7 @@ class Worlds:
         elif section.id in known:
             factory = known[section.id]
         else:
-            hint = f"{nearest(section.id, known)} Valid: {', '.join(known)}"
+            hint = choices(section.id, known)
             why = "there is no such environment with backend 'tensorflow'"
             raise refusal(self._source, "environment.id", section.id, why, hint=hint)
         made = self._made(lambda: factory(**section.kwargs), factory)
@@ -213,7 +211,7 @@ class Worlds:
         try:
             import envpool  # pyright: ignore[reportMissingImports]
         except ImportError:
-            why = "envpool is not installed; pip install 'rlweights[envpool]'"
+            why = missing("envpool", "envpool")
             raise refusal(self._source, "environment.backend", "envpool", why) from None
         known = envpool.list_all_envs()
         if section.id not in known:

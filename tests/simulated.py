@@ -196,6 +196,18 @@ class Mortal:
                 yield self
 
 
+def steps_saved(folder: Path) -> list[int]:
+    """The steps of a run's checkpoints."""
+    return checkpoints.Checkpoints(folder / "checkpoints").steps()
+
+
+def newest(folder: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
+    """Step, tensors and progress of a run's newest checkpoint."""
+    found = checkpoints.Checkpoints(folder / "checkpoints").load_latest()
+    assert found is not None
+    return found
+
+
 def result(folder: Path) -> dict[str, Any]:
     """What a run ended with: its files as they are, and every series of TensorBoard but the times."""
     files = ("progress.csv", "best/weights.safetensors", "latest/weights.safetensors")
@@ -217,10 +229,9 @@ def assert_same_result(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 def weights(folder: Path) -> dict[str, bytes]:
     """The networks' weights in the newest checkpoint."""
-    found = checkpoints.Checkpoints(folder / "checkpoints").load_latest()
-    assert found is not None
-    return {name: value.tobytes() for name, value in found[1].items() if name.startswith("best/")} | {
-        name: found[1][name].tobytes() for name in (n[5:] for n in found[1] if n.startswith("best/"))
+    _, tensors, _ = newest(folder)
+    return {name: value.tobytes() for name, value in tensors.items() if name.startswith("best/")} | {
+        name: tensors[name].tobytes() for name in (n[5:] for n in tensors if n.startswith("best/"))
     }
 
 

@@ -1,6 +1,7 @@
 """`python -m rlweights.train`: whatever cannot be trained is one line, exit code 2, and no run folder."""
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from commandline import invoke
 
 from rlweights import config, session, train
 from rlweights.recipe import Recipe
@@ -20,14 +21,7 @@ SMALL = ("--set", "network.hidden_sizes=[4]", "--set", "evaluation.final_episode
 def command(tmp_path, monkeypatch):
     """Runs the command in an empty folder; returns exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        result = CliRunner().invoke(train.app, [str(word) for word in words])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
+    return functools.partial(invoke, train.app)
 
 
 @pytest.fixture

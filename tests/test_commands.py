@@ -1,5 +1,6 @@
 """The commands: what they print, what they write, and what they say to the shell."""
 
+import functools
 import json
 import os
 import shutil
@@ -8,13 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from commandline import invoke
 from PIL import Image
 from smallruns import EPISODES, small_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as custom_scalar_metadata
 from tensorboard.util import tensor_util
-from typer.testing import CliRunner
 
 from rlweights import cli, compare, config, evaluate, export, play, train
 from rlweights.records import Records, read_scalars
@@ -30,14 +31,7 @@ def run():
 def rlweights(monkeypatch):
     """Runs the `rlweights` script; returns exit code, standard output and standard error."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments):
-        result = CliRunner().invoke(cli.app, [str(each) for each in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return invoke
+    return functools.partial(invoke, cli.app)
 
 
 def refused(outcome) -> str:

@@ -7,10 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty import GLITCHY, GlitchyEnv
-from simulated import STEPS, Machine, Mortal, all_finite, assert_same_result, result
+from simulated import (
+    STEPS,
+    Machine,
+    Mortal,
+    all_finite,
+    assert_same_result,
+    newest,
+    result,
+    steps_saved,
+)
 
 from rlweights import config, guard, session
-from rlweights.checkpoints import Checkpoints
 from rlweights.console import Console
 from rlweights.guard import MAX_ROLLBACKS, Guard, NotFinite, TrainingStopped
 from rlweights.guarded import guarded
@@ -43,16 +51,6 @@ def glitchy(request):
     environment.plan()
 
 
-def checkpoints_of(folder: Path) -> list[int]:
-    return Checkpoints(folder / "checkpoints").steps()
-
-
-def progress_of(folder: Path) -> dict:
-    found = Checkpoints(folder / "checkpoints").load_latest()
-    assert found is not None
-    return found[2]
-
-
 # Skipped ------------------------------------------------------------------------------------------
 
 
@@ -69,7 +67,7 @@ def test_a_glitch_costs_one_update(glitchy, tmp_path, what, iteration):
     assert list(skipped) == [iteration + 1]
     assert dict(series[f"update/nonfinite_{what}s"])[(iteration + 1) * STEPS] > 0
     assert all_finite(folder)
-    assert [step // STEPS for step in checkpoints_of(folder)] == [8, 12, 14]
+    assert [step // STEPS for step in steps_saved(folder)] == [8, 12, 14]
 
 
 def test_what_was_skipped_is_traced_to_its_environment(tmp_path, monkeypatch):
@@ -89,7 +87,7 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(tmp_path):
     computer.train(folder, guard={"patience": 10**6})
     GlitchyEnv.plan()
     assert not (folder / "best").exists()
-    assert progress_of(folder)["best"] == [None, 0]
+    assert newest(folder)[2]["best"] == [None, 0]
     assert "eval/mean_reward" not in read_scalars(folder)
 
 
@@ -111,7 +109,7 @@ def test_a_streak_stops_the_run_and_is_traced_to_its_beginning(glitchy, tmp_path
     else:
         assert f"the {what}s" in error
     assert "(the last good checkpoint: step 128)" in error
-    assert [step // STEPS for step in checkpoints_of(folder)] == [4, 8]
+    assert [step // STEPS for step in steps_saved(folder)] == [4, 8]
     assert all_finite(folder)
     assert (folder / "latest" / "weights.safetensors").exists()
 
@@ -122,7 +120,7 @@ def test_stop_stops_at_the_first(glitchy, tmp_path):
     plan(9)
     with pytest.raises(TrainingStopped, match=f"not finite at step {10 * STEPS}: .*reward"):
         computer.train(folder, guard={"on_nonfinite": "stop"})
-    assert [step // STEPS for step in checkpoints_of(folder)] == [4, 8]
+    assert [step // STEPS for step in steps_saved(folder)] == [4, 8]
 
 
 def test_a_streak_is_seen_however_many_iterations_one_call_makes(tmp_path, monkeypatch):
@@ -156,7 +154,7 @@ def test_after_a_stop_the_run_can_be_resumed_with_another_guard(glitchy, tmp_pat
         computer.train(folder, guard={"on_nonfinite": "stop"})
     plan(99)
     computer.train(folder, resume=True, guard={"on_nonfinite": "skip"})
-    assert progress_of(folder)["finished"]
+    assert newest(folder)[2]["finished"]
     steps = [step for step, _ in read_scalars(folder)["train/loss"]]
     assert steps == [STEPS * i for i in range(1, 15)]
 
@@ -175,7 +173,7 @@ def test_a_glitch_is_gone_back_from(tmp_path):
         f"not finite at step {10 * STEPS}: {GLITCHY}: environment 0 of 2 returned the reward"
     )
     assert line.endswith(f"; back to step {8 * STEPS}, attempt 1")
-    assert progress_of(folder)["attempt"] == 1
+    assert newest(folder)[2]["attempt"] == 1
     rows = (folder / "progress.csv").read_text().splitlines()[1:]
     assert [int(row.partition(",")[0]) for row in rows] == [STEPS * i for i in range(1, 15)]
     series = read_scalars(folder)
@@ -246,7 +244,7 @@ def test_attempts_are_bounded(glitchy, tmp_path, what):
     assert [line.partition("; ")[2] for line in said] == [
         f"back to step {8 * STEPS}, attempt {i}" for i in range(1, MAX_ROLLBACKS + 1)
     ]
-    assert [step // STEPS for step in checkpoints_of(folder)] == [4, 8]
+    assert [step // STEPS for step in steps_saved(folder)] == [4, 8]
     assert all_finite(folder)
 
 
@@ -291,7 +289,7 @@ def test_a_rule_that_ruins_the_weights_stops_the_run(tmp_path, placement, iterat
     folder = computer.folder(tmp_path / "runs")
     with pytest.raises(TrainingStopped, match=f"not finite at step {iteration * STEPS}: the weights "):
         computer.train(folder, guard={"patience": 10**6})
-    assert [step // STEPS for step in checkpoints_of(folder)] == [4, 8]
+    assert [step // STEPS for step in steps_saved(folder)] == [4, 8]
     assert all_finite(folder)
     assert not (folder / "latest" / "weights.safetensors").exists()
 
@@ -312,13 +310,13 @@ def test_state_that_is_not_finite_is_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(computer.loop, "advance", spoiling)
     computer.train(folder, said=said, guard={"on_nonfinite": "rollback"})
     assert said == [f"not finite at step 128: {spoiled[0]}; back to step 64, attempt 1"]
-    assert [step // STEPS for step in checkpoints_of(folder)] == [8, 12, 14]
+    assert [step // STEPS for step in steps_saved(folder)] == [8, 12, 14]
     assert all_finite(folder)
     spoiled.clear()
     folder = computer.folder(tmp_path)
     with pytest.raises(TrainingStopped, match=f"at step 128: {spoiled or '.*'}"):
         computer.train(folder)
-    assert [step // STEPS for step in checkpoints_of(folder)] == [4]
+    assert [step // STEPS for step in steps_saved(folder)] == [4]
 
 
 def test_what_was_not_measured_yet_is_saved_as_that(tmp_path):

@@ -5,7 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulated import STEPS, Machine, Mortal, assert_same_result, machine, merged, result
+from simulated import (
+    STEPS,
+    Machine,
+    Mortal,
+    assert_same_result,
+    machine,
+    merged,
+    newest,
+    result,
+    steps_saved,
+)
 
 from rlweights import checkpoints, config, runs, session
 from rlweights.assembly import Assembly
@@ -28,17 +38,6 @@ def whole(request, tmp_path_factory):
     with life.living():
         computer.train(folder)
     return computer, result(folder), life.deeds
-
-
-def steps_saved(folder: Path) -> list[int]:
-    return Checkpoints(folder / "checkpoints").steps()
-
-
-def newest(folder: Path) -> dict:
-    """The progress in the newest checkpoint."""
-    found = Checkpoints(folder / "checkpoints").load_latest()
-    assert found is not None
-    return found[2]
 
 
 # Killed -------------------------------------------------------------------------------------------
@@ -118,7 +117,7 @@ def test_best_weights_from_beyond_the_checkpoint_are_taken_back(whole, tmp_path)
     with Mortal(computer, 6).living():
         computer.train(folder, resume=True)
     tensors, metadata = checkpoints.load(best)
-    assert [metadata["mean_reward"], metadata["env_steps"]] == newest(folder)["best"]
+    assert [metadata["mean_reward"], metadata["env_steps"]] == newest(folder)[2]["best"]
     assert metadata["env_steps"] <= step
     saved, _ = checkpoints.load(Checkpoints(folder / "checkpoints").path(step))
     assert {name: tensor.tobytes() for name, tensor in tensors.items()} == {

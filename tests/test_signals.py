@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from simulated import STEPS, TINY, assert_same_result, machine, merged, result
+from simulated import STEPS, TINY, assert_same_result, machine, merged, result, steps_saved
 
 from rlweights import checkpoints, config, interrupts, session, trainer
-from rlweights.checkpoints import Checkpoints
 from rlweights.interrupts import Interrupts, shielded
 from rlweights.stepper import BrokenEnvironment
 
@@ -66,7 +65,7 @@ def test_a_signal_saves_the_run_which_goes_on_exactly(whole, tmp_path, monkeypat
     assert metadata == {"env_steps": steps}
     # Gymnasium's environments cannot be saved: what followed the last boundary will be repeated.
     saved = steps if computer is machine("tensorflow") else 8 * STEPS
-    assert Checkpoints(folder / "checkpoints").steps()[-1] == saved == outcome.resumes_at
+    assert steps_saved(folder)[-1] == saved == outcome.resumes_at
     facts = session._summary(computer.agent(), outcome, tmp_path)
     assert facts["stopped"] == f"by {number.name} after {steps} steps; the weights are saved"
     assert facts["resume"].startswith(f"python -m rlweights.train --resume {folder} ")
@@ -106,7 +105,7 @@ def test_a_signal_while_saving(whole, tmp_path, monkeypatch):
         signalled(patch, os, "replace", signal.SIGINT, lambda a, b: "step-" in str(b))
         outcome = computer.train(folder)
     assert outcome.signal == signal.SIGINT
-    assert Checkpoints(folder / "checkpoints").steps() == [4 * STEPS] == [outcome.env_steps]
+    assert steps_saved(folder) == [4 * STEPS] == [outcome.env_steps]
     computer.train(folder, resume=True)
     assert_same_result(result(folder), expected)
 
@@ -139,7 +138,7 @@ def test_an_environment_that_a_signal_breaks_is_no_error(whole, tmp_path, monkey
         patch.setattr(computer.loop, "advance", broken)
         outcome = computer.train(folder)
     assert outcome.signal == signal.SIGTERM
-    assert Checkpoints(folder / "checkpoints").steps() == [4 * STEPS], "half an iteration was saved"
+    assert steps_saved(folder) == [4 * STEPS], "half an iteration was saved"
     computer.train(folder, resume=True)
     assert_same_result(result(folder), expected)
 
@@ -240,7 +239,7 @@ def test_ctrl_c_of_a_terminal(tmp_path):
     (run,) = tmp_path.glob("tiny/*")
     assert f"resume       python -m rlweights.train --resume {run} " in output
     checkpoints.load(run / "latest" / "weights.safetensors")
-    saved = Checkpoints(run / "checkpoints").steps()[-1]
+    saved = steps_saved(run)[-1]
     again = subprocess.run(
         [*command, "--resume", str(run), "--total-timesteps", str(saved + 512)],
         capture_output=True,
@@ -250,4 +249,4 @@ def test_ctrl_c_of_a_terminal(tmp_path):
     )
     assert again.stderr == ""
     assert "reached" in again.stdout
-    assert Checkpoints(run / "checkpoints").steps()[-1] == saved + 512
+    assert steps_saved(run)[-1] == saved + 512

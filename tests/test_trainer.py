@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from simulated import STEPS, all_finite, assert_same_result, machine, result
+from simulated import STEPS, all_finite, assert_same_result, machine, newest, result, steps_saved
 
 from rlweights import checkpoints, session
-from rlweights.checkpoints import Checkpoints
 from rlweights.evaluation import Result
 from rlweights.guarded import guarded
 from rlweights.progress import WINDOW, EpisodeWindow
@@ -35,9 +34,8 @@ def run(request, tmp_path_factory):
 
 def state(folder: Path) -> dict[str, bytes]:
     """All trained state in the last checkpoint: everything but the best weights and the probe."""
-    found = Checkpoints(folder / "checkpoints").load_latest()
-    assert found is not None
-    return {k: v.tobytes() for k, v in found[1].items() if k != "probe" and not k.startswith("best/")}
+    _, tensors, _ = newest(folder)
+    return {k: v.tobytes() for k, v in tensors.items() if k != "probe" and not k.startswith("best/")}
 
 
 # What happens when --------------------------------------------------------------------------------
@@ -53,7 +51,7 @@ def test_what_a_run_leaves(run):
     assert norms
     for tag in norms:
         assert [step // STEPS for step, _ in series[tag]] == [3, 6, 9, 12]
-    assert Checkpoints(folder / "checkpoints").steps() == [8 * STEPS, 12 * STEPS, 14 * STEPS]
+    assert steps_saved(folder) == [8 * STEPS, 12 * STEPS, 14 * STEPS]
     assert all_finite(folder)
     assert {p.name.partition(".out.")[0] for p in folder.iterdir()} == {
         *(".lock", "agent.toml", "best", "checkpoints", "latest", "progress.csv", "events")
@@ -67,7 +65,7 @@ def test_rows_are_as_far_apart_as_wanted_and_the_last_one_is_there(tmp_path):
     series = read_scalars(folder)
     assert [step // STEPS for step, _ in series["train/loss"]] == [5, 10, 14]
     assert [step // STEPS for step, _ in series["eval/mean_reward"]] == [14]
-    assert Checkpoints(folder / "checkpoints").steps() == [14 * STEPS]
+    assert steps_saved(folder) == [14 * STEPS]
 
 
 def test_saved_weights_are_the_clean_ones(run):
@@ -79,7 +77,7 @@ def test_saved_weights_are_the_clean_ones(run):
         assert max(kernels) == 0.5, f"{name}: nothing was clipped: {kernels}"
     latest, metadata = checkpoints.load(folder / "latest" / "weights.safetensors")
     assert metadata == {"env_steps": 14 * STEPS}
-    _, tensors, _ = Checkpoints(folder / "checkpoints").load_latest() or (0, {}, {})
+    _, tensors, _ = newest(folder)
     assert all((tensors[path] == weight).all() for path, weight in latest.items())
 
 
