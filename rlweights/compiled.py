@@ -25,6 +25,13 @@ def compiled(function: Callable, *specs: Any, xla: bool = True) -> Any:
     return traced.get_concrete_function(*specs)
 
 
+_NUMBERS = ("rewards", "terminated", "truncated", "valid", "final_values", "has_final")
+"""What a batch has as [T, N] float32. They travel as one tensor, and scalars come back as one vector.
+
+Each tensor that crosses the border costs more than what is computed from it.
+"""
+
+
 class HostPrograms:
     """What a Gymnasium training loop calls: `begin`, `policy`, `value` and `learn`.
 
@@ -54,43 +61,40 @@ class HostPrograms:
             return spec(*leading, *observation_shape, dtype=observation_dtype)
 
         actions = spec(T, N, *distribution.action_shape, dtype=distribution.action_dtype)
-        scalars = [spec(T, N) for _ in range(4)]
         self.num_envs = num_envs
-        self._begin = None
-        if learner.optimizer.acts_at_begin:
-            self._begin = compiled(learner.optimizer.begin_iteration, xla=xla)
-        else:
-            learner.optimizer.begin_iteration()
         self._tags: list[str] = []
+        numpy_policy = NumpyPolicy(networks.policy) if NumpyPolicy.supports(networks.policy) else None
 
-        def learn(*batch):
-            # One vector instead of dozens of scalars: fetching each costs more than computing it.
-            scalars = learner.learn(Batch(*batch))
+        def begin():
+            learner.optimizer.begin_iteration()
+            return tf.zeros([0]) if numpy_policy is None else numpy_policy.flat()
+
+        self._begin = compiled(begin, xla=xla)
+
+        def learn(observations, actions, last_observations, numbers):
+            batch = Batch(
+                observations=observations,
+                actions=actions,
+                last_observations=last_observations,
+                **dict(zip(_NUMBERS, tf.unstack(numbers), strict=True)),
+            )
+            scalars = learner.learn(batch)
             self._tags = list(scalars)
             return tf.stack([tf.cast(scalars[tag], tf.float32) for tag in self._tags])
 
-        self._learn = compiled(
-            learn,
-            observation(T, N),
-            actions,
-            *scalars,
-            observation(N),
-            spec(T, N),
-            spec(T, N),
-            xla=xla,
-        )
+        numbers = spec(len(_NUMBERS), T, N)
+        self._learn = compiled(learn, observation(T, N), actions, observation(N), numbers, xla=xla)
         self._value = compiled(networks.values, observation(N), xla=xla)
-        self._numpy = NumpyPolicy(networks.policy) if NumpyPolicy.supports(networks.policy) else None
+        self._numpy = numpy_policy
         self._policy = None
         if self._numpy is None:
             self._policy = compiled(networks.policy, observation(N), xla=xla)
 
     def begin(self) -> None:
         """Begins an iteration: undone rules draw, and the acting policy takes their weights."""
-        if self._begin is not None:
-            self._begin()
+        weights = self._begin()
         if self._numpy is not None:
-            self._numpy.refresh()
+            self._numpy.refresh(weights.numpy())
 
     def policy(self, observations: np.ndarray) -> np.ndarray:
         """Returns the distribution parameters [N, P] of observations [N, ...]."""
@@ -112,7 +116,9 @@ class HostPrograms:
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """Updates the agent by a rollout and returns the scalars of the update."""
-        scalars = self._learn(*(tf.constant(x) for x in batch)).numpy()
+        numbers = np.stack([getattr(batch, name) for name in _NUMBERS])
+        arrays = (batch.observations, batch.actions, batch.last_observations, numbers)
+        scalars = self._learn(*map(tf.constant, arrays)).numpy()
         return dict(zip(self._tags, scalars.tolist(), strict=True))
 
 

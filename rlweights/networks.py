@@ -4,6 +4,7 @@ Every layer has a name of its own, so that `variable.path` reads "policy/hidden_
 the process has built before.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -360,6 +361,13 @@ class NumpyPolicy:
             raise ValueError("only dense networks with a plain activation have a NumPy forward pass")
         self._policy = policy
         self._activation = NUMPY_ACTIVATIONS[activation]
+        layers = [*trunk.hidden, *filter(None, trunk.norms), policy.head]
+        scale = [trunk.normalization.mean, trunk.normalization.variance] if trunk.normalization else []
+        log_std = [] if policy.log_std is None else [policy.log_std]
+        self._variables = [*(w for layer in layers for w in layer.weights), *log_std, *scale]
+        shapes = [tuple(v.shape) for v in self._variables]
+        ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+        self._places = list(zip([0, *ends], ends, shapes, strict=False))
         self.refresh()
 
     @staticmethod
@@ -369,18 +377,29 @@ class NumpyPolicy:
         name = getattr(getattr(trunk, "activation", None), "__name__", "")
         return isinstance(trunk, Trunk) and not trunk.convolutions and name in NUMPY_ACTIVATIONS
 
-    def refresh(self) -> None:
-        """Takes a new snapshot of the weights, live ones if an iteration is under way."""
+    def flat(self) -> Any:
+        """Returns everything that the forward pass reads as one vector, for a compiled program to return."""
+        return ops.concatenate([ops.reshape(v.value, [-1]) for v in self._variables])
 
-        def values(layer):
-            return [w.value.numpy().copy() for w in layer.weights]
+    def refresh(self, flat: np.ndarray | None = None) -> None:
+        """Takes a new snapshot of the weights, live ones if an iteration is under way.
+
+        Args:
+            flat: What a program got of `flat`; None fetches it. One fetch for all weights, and not one for
+                each, takes a fifth of the time.
+        """
+        values: Any = ops.convert_to_numpy(self.flat()) if flat is None else flat
+        arrays = (values[start:end].reshape(shape) for start, end, shape in self._places)
+
+        def pair():
+            return next(arrays), next(arrays)
 
         policy, trunk = self._policy, self._policy.trunk
-        self._hidden = [values(layer) for layer in trunk.hidden]
-        self._norms = [norm and (*values(norm), norm.epsilon) for norm in trunk.norms]
-        self._head = values(policy.head)
-        self._log_std = None if policy.log_std is None else policy.log_std.value.numpy().copy()
-        self._scale = trunk.normalization and trunk.normalization.numpy_scale()
+        self._hidden = [pair() for _ in trunk.hidden]
+        self._norms = [norm and (*pair(), norm.epsilon) for norm in trunk.norms]
+        self._head = pair()
+        self._log_std = None if policy.log_std is None else next(arrays)
+        self._scale = trunk.normalization and trunk.normalization.numpy_scale(*pair())
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Returns the distribution parameters [N, P] of float32 observations [N, D]."""

@@ -51,9 +51,17 @@ class ObservationNormalization(keras.layers.Layer):
         weight = ops.where(finite, ops.reshape(mask, finite.shape), 0.0)
         _merge(self, ops.where(finite, x, 0.0), weight, axes=0)
 
-    def numpy_scale(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Returns (mean, 1 / standard deviation, limit) for a forward pass in NumPy."""
-        mean, variance = (each.numpy().copy() for each in (self.mean, self.variance))
+    def numpy_scale(
+        self, mean: np.ndarray | None = None, variance: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Returns (mean, 1 / standard deviation, limit) for a forward pass in NumPy.
+
+        Args:
+            mean: The mean, where it has been fetched already.
+            variance: The variance, likewise.
+        """
+        mean = self.mean.numpy().copy() if mean is None else mean
+        variance = self.variance.numpy().copy() if variance is None else variance
         return mean, 1.0 / np.sqrt(variance + np.float32(self.epsilon)), self.limit
 
     def get_config(self):

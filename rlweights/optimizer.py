@@ -255,15 +255,6 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     def _under_way(self) -> bool:
         return self.built and bool(self._active.value.numpy())
 
-    @property
-    def acts_at_begin(self) -> bool:
-        """Whether any rule has something to do at the beginning of an iteration."""
-        return any(
-            rule.placement.startswith("during_")
-            or type(rule).begin_iteration is not Intervention.begin_iteration
-            for rule in self.interventions
-        )
-
     @_as_written
     def begin_iteration(self) -> None:
         """Begins an iteration: rules adapt, and the undone ones draw their offsets.

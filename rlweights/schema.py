@@ -44,8 +44,10 @@ class Environment(Section):
         default="gymnasium", description="What steps the environments; tensorflow: one program with the rest."
     )
     num_envs: Count = Field(default=8, description="Environments that are stepped side by side.")
-    vectorization_mode: Literal["sync", "async", "vector_entry_point"] = Field(
-        default="sync", description="Gymnasium's: one process, a process for each, or its own vector version."
+    vectorization_mode: Literal["sync", "async", "vector_entry_point"] | None = Field(
+        default=None,
+        description="Gymnasium's: this process, a process for each, or the environment's own vector version; "
+        "left out: the vector version where there is one and no wrapper, else sync.",
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
     wrappers: list[str | Wrapper] = Field(
@@ -232,7 +234,7 @@ def _check_environment(agent: Agent) -> None:
     if ".py:" in section.id and section.backend != "tensorflow":
         why = f"an environment from a file, {section.id}, needs backend 'tensorflow'"
         raise _wrong("environment.backend", section.backend, why)
-    if section.backend != "gymnasium" and section.vectorization_mode != "sync":
+    if section.backend != "gymnasium" and section.vectorization_mode is not None:
         why = "is for backend 'gymnasium' only"
         raise _wrong("environment.vectorization_mode", section.vectorization_mode, why)
     wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"

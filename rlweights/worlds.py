@@ -1,5 +1,6 @@
 """The environments of one agent: to train in, to be evaluated in, to be looked at."""
 
+import importlib
 import inspect
 import os
 import re
@@ -47,12 +48,15 @@ class Worlds:
         if twin is not None:
             return self._made(lambda: (twin.observation_space, twin.action_space))
         found = self._spaces_of(self.vector(1))
-        if self._section.backend == "envpool":
+        section = self._section
+        mode = self._mode() if section.backend == "gymnasium" else section.backend
+        if mode not in ("sync", "async"):  # other code than what agents are evaluated in
             real = self._spaces_of(self.vector(1, evaluation=True))
             for ours, theirs in zip(found, real, strict=True):
                 if _form(ours) != _form(theirs):
+                    key = "backend" if mode == section.backend else "vectorization_mode"
                     why = f"has {ours}, where agents are evaluated in {theirs}"
-                    raise refusal(self._source, "environment.backend", "envpool", why)
+                    raise refusal(self._source, f"environment.{key}", mode, why)
         return found
 
     def _spaces_of(self, envs: gym.vector.VectorEnv) -> tuple[gym.Space, gym.Space]:
@@ -69,7 +73,7 @@ class Worlds:
         if self.tensorflow is not None and not self._has_twin():
             return VectorAdapter(self.tensorflow, num_envs)
         self._check_id()
-        mode = "sync" if evaluation else section.vectorization_mode
+        mode = "sync" if evaluation else self._mode()
         options: dict[str, Any] = {}
         if mode != "vector_entry_point":
             options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -117,17 +121,31 @@ class Worlds:
 
     def _check_id(self) -> None:
         """Refuses what Gymnasium does not know, and what it would have to guess: an id without version."""
-        name = self._section.id
-        package = packages.bringing(name.rpartition(":")[2])
+        whole = self._section.id
+        module, _, name = whole.rpartition(":")
+        package = packages.bringing(name)
         if package is not None:
-            self._installed("environment.id", name, package.module)
-        if ":" in name or name in gym.registry:  # before a colon stands a module to import first
+            self._installed("environment.id", whole, package.module)
+        if module:
+            self._made(lambda: importlib.import_module(module))
+        if name in gym.registry:
             return
         why = "Gymnasium knows no such environment"
         namespace = name.rpartition("/")[0]
         if namespace and not any(known.startswith(f"{namespace}/") for known in gym.registry):
             why = f"no installed package brings environments of {namespace!r}"
-        raise refusal(self._source, "environment.id", name, why, hint=nearest(name, gym.registry))
+        raise refusal(self._source, "environment.id", whole, why, hint=nearest(name, gym.registry))
+
+    def _mode(self) -> str:
+        """The vectorization mode: the agent's, or the one that Gymnasium would choose.
+
+        That is the environment's own vector version, if it has one; wrappers need single environments.
+        """
+        section = self._section
+        if section.vectorization_mode is not None:
+            return section.vectorization_mode
+        spec = gym.registry[section.id.rpartition(":")[2]]
+        return "sync" if spec.vector_entry_point is None or section.wrappers else "vector_entry_point"
 
     def _installed(self, key: str, value: str, module: str) -> Any:
         """Imports a module that the agent file's `key` needs."""

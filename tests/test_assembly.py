@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from probes import Probe
 
 from rlweights import config
@@ -167,13 +169,42 @@ def test_arguments_of_environments(overrides, message):
 
 
 def test_arguments_reach_the_environment():
-    envs = assembled("environment.kwargs.sutton_barto_reward=true").make_envs(1)
-    assert envs.get_attr("_sutton_barto_reward") == (True,)
+    for mode in ("sync", "vector_entry_point"):
+        overrides = f"environment.vectorization_mode={mode}", "environment.kwargs.sutton_barto_reward=true"
+        envs: Any = assembled(*overrides).make_envs(1)
+        single = envs.envs[0] if mode == "sync" else envs
+        assert single.unwrapped._sutton_barto_reward is True
     assembly = assembled("environment.backend=tensorflow", "environment.kwargs.length=0.7")
     assert isinstance(assembly.environment, CartPole)
     assert assembly.environment.length == 0.7
     # Gymnasium's CartPole knows no length, so it is not the same environment.
     assert isinstance(assembly.make_envs(2, evaluation=True), VectorAdapter)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], CartPoleVectorEnv),
+        (["environment.vectorization_mode=vector_entry_point"], CartPoleVectorEnv),
+        (["environment.vectorization_mode=sync"], gym.vector.SyncVectorEnv),
+        (["environment.wrappers=['NormalizeReward']"], gym.vector.SyncVectorEnv),
+        (["environment.id=Acrobot-v1"], gym.vector.SyncVectorEnv),
+    ],
+)
+def test_the_environments_own_vector_version_is_the_default_where_there_is_one(overrides, expected):
+    assembly = assembled(*overrides)
+    envs = assembly.make_envs(3)
+    assert isinstance(envs.unwrapped, expected)
+    assert envs.reset(seed=0)[0].shape[0] == 3
+    assert isinstance(assembly.make_envs(2, evaluation=True), gym.vector.SyncVectorEnv)
+
+
+def test_a_vector_version_with_other_spaces_is_refused(monkeypatch):
+    spec = gym.envs.registration.EnvSpec("Two-v0", Probe, vector_entry_point=CartPoleVectorEnv)
+    monkeypatch.setitem(gym.registry, "Two-v0", spec)
+    message = refused("environment.id=Two-v0")
+    assert message.startswith("environment.vectorization_mode = 'vector_entry_point': has Box(")
+    assert ", where agents are evaluated in " in message
 
 
 def test_a_twin_is_evaluated_in_gymnasiums_own():
