@@ -31,6 +31,8 @@ def main() -> None:
         f"budget.total_timesteps={settings['env_steps']}",
         f"seed={settings['seed']}",
     ]
+    if "vectorization" in settings:
+        overrides.append(f'environment.vectorization_mode="{settings["vectorization"]}"')
     if not settings["zoo"]:
         overrides += ["algorithm.learning_rate=3e-4", "algorithm.clip_range=0.2", "algorithm.gae_lambda=0.95"]
     if not rules:

@@ -34,6 +34,7 @@ def stable_baselines(kind: str, what: str, settings: dict) -> dict:
     import numpy as np
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
     class Watch(BaseCallback):
         """Notes when warm-up is over, and when the last 100 training episodes are solved."""
@@ -51,9 +52,10 @@ def stable_baselines(kind: str, what: str, settings: dict) -> dict:
             if self.solved is None and len(returns) >= 100 and np.mean(returns) >= SOLVED:
                 self.solved = (time.time() - float(os.environ["BENCHMARK_START"]), self.num_timesteps)
 
+    vectorized = SubprocVecEnv if settings.get("vectorization") == "async" else DummyVecEnv
     model = PPO(
         "MlpPolicy",
-        make_vec_env(settings["env"], settings["num_envs"], seed=settings["seed"]),
+        make_vec_env(settings["env"], settings["num_envs"], seed=settings["seed"], vec_env_cls=vectorized),
         n_steps=settings["n_steps"],
         batch_size=settings["batch_size"],
         n_epochs=settings["n_epochs"],
