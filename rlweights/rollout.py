@@ -118,7 +118,7 @@ class Rollout:
             terminated,
             truncated,
             valid,
-            current,
+            current.copy(),
             final_values,
             has_final,
         )

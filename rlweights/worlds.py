@@ -76,7 +76,8 @@ class Worlds:
         mode = "sync" if evaluation else self._mode()
         options: dict[str, Any] = {}
         if mode != "vector_entry_point":
-            options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            # Whoever steps them keeps no observation beyond the next step without copying it himself.
+            options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
             options["wrappers"] = self._wrappers()
         return self._made(
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs)

@@ -1,5 +1,7 @@
 """Rollouts whose every number is known by hand, in every autoreset mode."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -163,6 +165,23 @@ def test_cartpole_entry_point_equals_single_environments():
             following, *_ = single.step(int(batch.actions[t, 0]))
             np.testing.assert_allclose(batch.observations[t + 1, 0], following, atol=1e-5)
     envs.close()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_environments_may_reuse_their_observations(mode):
+    """`copy=False`: what an environment returns is its own buffer, overwritten by its next step."""
+
+    def run(copy):
+        settings: Any = {"autoreset_mode": mode, "copy": copy}
+        envs = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync", vector_kwargs=settings)
+        rollout = Rollout(envs, Categorical(2), 64, seed=0)
+        rollout.reset(0)
+        batches = [rollout.collect(uniform, lambda x: x[:, 0], i) for i in range(2)]
+        envs.close()
+        return [array for batch, _ in batches for array in batch]
+
+    for reused, copied in zip(run(copy=False), run(copy=True), strict=True):
+        np.testing.assert_array_equal(reused, copied)
 
 
 def test_rollout_is_a_function_of_seed_iteration_and_attempt():
