@@ -48,6 +48,8 @@ def evaluate(
         typer.echo(f"mean return   {result.mean:.2f} +- {result.std:.2f} over {episodes} episodes")
         typer.echo(f"95 % interval {low:.2f} to {high:.2f} (bootstrap of the mean)")
         typer.echo(f"mean length   {facts['mean_ep_length']:.1f}")
+        if cut := result.cut(agent.assembly.worlds.evaluation_limit):
+            typer.echo(f"incomplete    {cut}: evaluation.max_episode_steps")
         typer.echo(f"weights       {agent.weights}")
         return 0
 

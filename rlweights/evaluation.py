@@ -28,6 +28,13 @@ class Result:
         """Standard deviation of the return over episodes."""
         return float(self.returns.std())
 
+    def cut(self, limit: int | None) -> str:
+        """Says in words how many episodes `evaluation.max_episode_steps` has cut off; "" if none."""
+        count = 0 if limit is None else int((self.lengths >= limit).sum())
+        if not count:
+            return ""
+        return f"{count} of {len(self.lengths)} episodes cut off after {limit:,} steps"
+
 
 def evaluate(
     policy: Callable[[np.ndarray], np.ndarray],

@@ -336,13 +336,16 @@ def _shortest(values: Sequence[float]) -> list[str]:
 def gif(frames: Sequence[np.ndarray], fps: float = 30.0) -> bytes:
     """Returns frames [H, W, 3] uint8 as one animated GIF that repeats for ever.
 
-    All frames share the colors of four of them: a palette for each costs fifteen times as long.
+    All frames share the colors of four of them: a palette for each costs fifteen times as long. A frame is
+    shown for half a second at most, and the film takes ten minutes at most, whatever `fps` says.
     """
     some = np.concatenate(frames[:: max(1, len(frames) // 4)])
     palette = Image.fromarray(some).quantize(256, dither=Image.Dither.NONE)
     first, *rest = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
     buffer = io.BytesIO()
-    duration = max(20, round(1000 / fps))  # browsers slow down what is faster than 50 frames a second
+    # Milliseconds. Browsers slow down what is faster than 50 frames a second; and frames that are alike
+    # become one, whose time must fit into 16 bits of hundredths of a second.
+    duration = max(20, round(min(1_000 / fps, 500, 600_000 / len(frames))))
     first.save(buffer, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
     return buffer.getvalue()
 

@@ -119,6 +119,9 @@ class Evaluation(Section):
     )
     episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
     final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
+    max_episode_steps: Count = Field(
+        default=10_000, description="Where episodes are cut off that the environment itself does not limit."
+    )
     deterministic: bool = Field(default=True, description="Whether to take the most likely action.")
     film_every: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Evaluations between two filmed episodes; 0: only the last one has one."

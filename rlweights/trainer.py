@@ -304,6 +304,8 @@ class Trainer:
                 self._progress.best = Best(self._weights(), result.mean, self.env_steps)
                 self._snapshots.write_best(self._progress)
             self._film(records, policy)
+        if cut := result.cut(self.assembly.worlds.evaluation_limit):
+            self.console.message(f"{self.env_steps:>10,}  evaluation: {cut}")
         scalars = {"eval/mean_ep_length": float(result.lengths.mean())}
         if np.isfinite(result.returns).all():
             interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)

@@ -36,6 +36,7 @@ class Worlds:
     def __init__(self, agent: Agent, files: UserFiles):
         self._section = agent.environment
         self._seed = agent.seed
+        self._longest = agent.evaluation.max_episode_steps
         self._files = files
         self._source = files.source
         self.tensorflow: environments.Environment | None = None
@@ -78,7 +79,7 @@ class Worlds:
         if mode != "vector_entry_point":
             # Whoever steps them keeps no observation beyond the next step without copying it himself.
             options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
-            options["wrappers"] = self._wrappers()
+            options["wrappers"] = [*self._wrappers(), *([self._limited] if evaluation else [])]
         return self._made(
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs)
         )
@@ -94,7 +95,19 @@ class Worlds:
             raise ConfigError(f"{self._source}: {section.id} does not render: {first_line(error)}") from None
         for wrap in self._wrappers():
             env = wrap(env)
-        return env
+        return self._limited(env)
+
+    @property
+    def evaluation_limit(self) -> int | None:
+        """Steps after which a look at the agent cuts an episode off; None: the environment limits itself."""
+        spec = gym.registry.get(self._section.id.rpartition(":")[2])
+        limited = spec is None or spec.max_episode_steps is not None
+        return None if limited else self._longest
+
+    def _limited(self, env: gym.Env) -> gym.Env:
+        """Limits what has no time limit: some policies never end an episode."""
+        limit = self.evaluation_limit
+        return env if limit is None else gym.wrappers.TimeLimit(env, limit)
 
     def _made(self, make: Callable[[], Any], creator: Any = None) -> Any:
         """Calls what makes environments; whatever an environment raises then is an error of one line."""
@@ -146,7 +159,8 @@ class Worlds:
         if section.vectorization_mode is not None:
             return section.vectorization_mode
         spec = gym.registry[section.id.rpartition(":")[2]]
-        return "sync" if spec.vector_entry_point is None or section.wrappers else "vector_entry_point"
+        wrapped = section.wrappers or spec.additional_wrappers
+        return "sync" if spec.vector_entry_point is None or wrapped else "vector_entry_point"
 
     def _installed(self, key: str, value: str, module: str) -> Any:
         """Imports a module that the agent file's `key` needs."""

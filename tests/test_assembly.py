@@ -23,6 +23,14 @@ from rlweights.interventions import RULES, Feedback
 from rlweights.loops import loop_of
 from rlweights.strengths import SCHEDULES, OverBudget, strength_of
 
+
+class EndlessProbe(Probe):
+    """Nothing ever ends it."""
+
+    def step(self, action):
+        return self.observation(), 0.0, False, False, {}
+
+
 KINDS = ("kernel", "bias")
 
 SMALL = {
@@ -197,6 +205,27 @@ def test_the_environments_own_vector_version_is_the_default_where_there_is_one(o
     assert isinstance(envs.unwrapped, expected)
     assert envs.reset(seed=0)[0].shape[0] == 3
     assert isinstance(assembly.make_envs(2, evaluation=True), gym.vector.SyncVectorEnv)
+
+
+def test_a_look_at_the_agent_ends_where_the_environment_sets_no_limit(monkeypatch):
+    for limit in (None, 7):
+        spec = gym.envs.registration.EnvSpec("Endless-v0", EndlessProbe, max_episode_steps=limit)
+        monkeypatch.setitem(gym.registry, "Endless-v0", spec)
+        assembly = assembled("environment.id=Endless-v0", "evaluation.max_episode_steps=5")
+        ends = []
+        for evaluation in (True, False):
+            envs = assembly.make_envs(1, evaluation=evaluation)
+            envs.reset(seed=0)
+            ends.append([bool(envs.step(np.array([0]))[3][0]) for _ in range(8)])
+            envs.close()
+        expected = [False] * 8
+        if limit:
+            expected[limit - 1] = True
+        assert ends[1] == expected  # trained as the environment is
+        if limit is None:
+            expected[4] = True
+        assert ends[0] == expected
+        assert assembly.worlds.evaluation_limit == (5 if limit is None else None)
 
 
 def test_a_vector_version_with_other_spaces_is_refused(monkeypatch):

@@ -56,6 +56,19 @@ def test_evaluate_says_what_the_run_said(rlweights, run):
     assert facts["weights"] == str(run / "latest" / "weights.safetensors")
 
 
+def test_an_evaluation_ends_where_episodes_need_not(rlweights, tmp_path):
+    """CliffWalking has no time limit, and few greedy policies get out of it."""
+    keys = {"budget.total_timesteps": 2_048, "evaluation.max_episode_steps": 30, "evaluation.film_frames": 9}
+    sets = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    code, output, error = rlweights("train", "--env", "CliffWalking-v1", "--runs", tmp_path, *sets)
+    assert (code, error) == (0, "")
+    assert "evaluation: 100 of 100 episodes cut off after 30 steps" in output
+    (run,) = tmp_path.glob("*/*")
+    assert read_scalars(run)["eval/mean_ep_length"][-1][1] == 30.0
+    _, output, _ = rlweights("evaluate", run, "--episodes", 3)
+    assert "incomplete    3 of 3 episodes cut off after 30 steps: evaluation.max_episode_steps" in output
+
+
 def test_evaluate_as_json_is_json_and_consistent(rlweights, run):
     code, output, error = rlweights("evaluate", run, "--episodes", 6, "--json")
     assert (code, error) == (0, "")

@@ -422,6 +422,14 @@ def test_an_animation_may_be_one_frame_and_faster_than_browsers():
     assert Image.open(io.BytesIO(gif(pictures(3), fps=200))).info["duration"] == 20
 
 
+@pytest.mark.parametrize("count", [150, 2_000])
+def test_an_animation_in_which_nothing_happens_for_long(count):
+    """Frames that are alike become one, and no frame is shown for more than 655 seconds."""
+    still = Image.open(io.BytesIO(gif([np.zeros((8, 8, 3), np.uint8)] * count, fps=0.01)))
+    assert still.n_frames == 1
+    assert still.info["duration"] == min(500 * count, 600_000)
+
+
 # Faults -------------------------------------------------------------------------------------------
 
 
