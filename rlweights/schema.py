@@ -47,6 +47,9 @@ class Environment(Section):
     vectorization_mode: Literal["sync", "async", "vector_entry_point"] = Field(
         default="sync", description="Gymnasium's: one process, a process for each, or its own vector version."
     )
+    num_threads: Annotated[int, Field(ge=0, le=1_024)] = Field(
+        default=0, description="Threads of envpool; 0: one for each environment, up to the number of cores."
+    )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
     wrappers: list[str | Wrapper] = Field(
         default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
@@ -110,14 +113,17 @@ class Budget(Section):
 
 
 class Evaluation(Section):
-    """How the agent is judged: greedy episodes on clean weights in the real environment."""
+    """How the agent is judged: whole episodes on clean weights in the real environment."""
 
     every: Annotated[int, Field(ge=0)] = Field(
         default=20_000, description="Steps between two; 0: only at the end."
     )
     episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
     final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
-    deterministic: bool = Field(default=True, description="Whether to take the most likely action.")
+    deterministic: bool = Field(
+        default=True,
+        description="Whether to take the most likely action, in films too, rather than to sample.",
+    )
     film_every: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Evaluations between two filmed episodes; 0: only the last one has one."
     )
@@ -235,6 +241,8 @@ def _check_environment(agent: Agent) -> None:
     if section.backend != "gymnasium" and section.vectorization_mode != "sync":
         why = "is for backend 'gymnasium' only"
         raise _wrong("environment.vectorization_mode", section.vectorization_mode, why)
+    if section.backend != "envpool" and section.num_threads:
+        raise _wrong("environment.num_threads", section.num_threads, "is for backend 'envpool' only")
     wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
     if section.wrappers and not wrappable:
         why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
