@@ -1,14 +1,16 @@
-"""Measures what every shipped agent reaches.
+"""Measures what every shipped agent reaches, as it is shipped or varied.
 
-    python benchmarks/learning.py [AGENT ...]
+    python benchmarks/learning.py [AGENT ...] [--set KEY=VALUE ...] [--seeds N ...] [--episodes N]
 
 Trains each agent once per seed of its `expect` table, on its whole budget, and evaluates the final weights
-in 100 greedy episodes of the real environment (evaluation seed 10,000). Prints a Markdown table with every
-seed, the mean and a 95 % bootstrap interval of the mean over seeds.
+in 100 episodes of the real environment (evaluation seed 10,000), greedy ones unless the agent file says
+otherwise. Prints a Markdown table with every seed, the mean and a 95 % bootstrap interval of the mean over
+seeds. What `--set` changes, as it does for `python -m rlweights.train`, is in the row.
 """
 
-import sys
+import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,17 +21,16 @@ settle()
 from rlweights import config  # noqa: E402
 from rlweights.assembly import Assembly  # noqa: E402
 from rlweights.evaluation import evaluate  # noqa: E402
+from rlweights.guarded import guarded  # noqa: E402
 from rlweights.intervals import bootstrap_interval  # noqa: E402
 from rlweights.loops import loop_of  # noqa: E402
 from rlweights.trainer import acting  # noqa: E402
 
-EPISODES = 100
 
-
-def measure(name: str, seed: int) -> tuple[float, float]:
+def measure(name: str, seed: int, overrides: Sequence[str], episodes: int) -> tuple[float, float]:
     """Trains one agent with one seed; returns its mean return and the seconds that training took."""
     path = config.find(name)
-    agent = config.load(path, [f"seed={seed}"])
+    agent = config.load(path, [*overrides, f"seed={seed}"])
     assembly = Assembly(agent, str(path), path.parent)
     loop = loop_of(assembly)
     started, done = time.monotonic(), 0
@@ -38,9 +39,10 @@ def measure(name: str, seed: int) -> tuple[float, float]:
         done += len(loop.advance(done, agent.total_iterations - done))
     seconds = time.monotonic() - started
     loop.close()
-    envs = assembly.make_envs(20, evaluation=True)
+    envs = assembly.make_envs(min(20, episodes), evaluation=True)
     with assembly.optimizer.evaluation():
-        result = evaluate(acting(assembly), envs, assembly.distribution, EPISODES, seed=10_000)
+        greedy = agent.evaluation.deterministic
+        result = evaluate(acting(assembly), envs, assembly.distribution, episodes, 10_000, greedy)
     envs.close()
     return result.mean, seconds
 
@@ -50,25 +52,46 @@ def shown(score: float) -> str:
     return f"{score:.1f}" if abs(score) >= 2 else f"{score:.3f}"
 
 
-def main() -> None:
-    names = sys.argv[1:] or list(config.shipped())
-    print("| agent | steps | expected | mean over seeds [95 % interval] | each seed | seconds a run |")
-    print("|---|---|---|---|---|---|")
-    for name in names:
-        agent = config.load(config.find(name))
-        assert agent.expect is not None
-        results = [measure(name, seed) for seed in agent.expect.seeds]
-        scores = np.array([mean for mean, _ in results])
-        interval = bootstrap_interval(scores, np.mean)
-        seconds = np.median([duration for _, duration in results])
-        print(
-            f"| `{name}` | {agent.total_iterations * agent.steps_per_iteration:,} "
-            f"| {agent.expect.mean_reward:g} "
-            f"| {shown(scores.mean())} [{shown(float(interval.low))}, {shown(float(interval.high))}] "
-            f"| {', '.join(map(shown, scores))} | {seconds:.0f} |",
-            flush=True,
-        )
+def row(name: str, overrides: Sequence[str], seeds: Sequence[int] | None, episodes: int) -> str:
+    """Trains one agent with all seeds; returns its row of the table."""
+    agent = config.load(config.find(name), overrides)
+    if agent.expect is None and seeds is None:
+        raise config.ConfigError(f"{name}: expect is missing, whose seeds are trained; give --seeds")
+    seeds = seeds or agent.expect.seeds
+    expected = f"{agent.expect.mean_reward:g}" if agent.expect else "-"
+    results = [measure(name, seed, overrides, episodes) for seed in seeds]
+    scores = np.array([mean for mean, _ in results])
+    interval = bootstrap_interval(scores, np.mean)
+    seconds = np.median([duration for _, duration in results])
+    varied = "".join(f" `{text}`" for text in overrides).replace("|", r"\|")
+    return (
+        f"| `{name}`{varied} | {agent.total_iterations * agent.steps_per_iteration:,} "
+        f"| {expected} "
+        f"| {shown(scores.mean())} [{shown(float(interval.low))}, {shown(float(interval.high))}] "
+        f"| {', '.join(map(shown, scores))} | {seconds:.0f} |"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("agents", nargs="*", metavar="AGENT", help="all of them if none is named")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the agent file's")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="of each evaluation")
+    options = parser.parse_args(arguments)
+    if options.episodes < 1:
+        parser.error(f"argument --episodes: takes 1 or more, not {options.episodes}")
+
+    def table() -> int:
+        print("| agent | steps | expected | mean over seeds [95 % interval] | each seed | seconds a run |")
+        print("|---|---|---|---|---|---|")
+        for name in options.agents or config.shipped():
+            print(row(name, options.overrides, options.seeds, options.episodes), flush=True)
+        return 0
+
+    return guarded(table)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

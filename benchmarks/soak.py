@@ -11,6 +11,7 @@ series except times. Exits with 1 if anything differs.
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import random
 import shutil
@@ -71,8 +72,22 @@ AGENTS: dict[str, dict[str, Any]] = {
         "algorithm": {"name": "a2c", "n_steps": 32},
         "interventions": [{"rule": "shrinkage", "rate": 1e-4}, NOISE],
     },
+    "pooled": {
+        "environment": {
+            "id": "CartPole-v1",
+            "num_envs": 4,
+            "backend": "envpool",
+            "num_threads": 2,
+            **EVERYTHING,
+        },
+        "algorithm": PPO,
+        "interventions": [CLIPPING, NOISE],
+    },
 }
-"""What is trained: both backends, all algorithms, and rules with states of their own."""
+"""What is trained: all backends, all algorithms, and rules with states of their own."""
+
+NEEDS = {"pooled": "envpool"}
+"""Packages that agents need, and that are no part of the tests' installation."""
 
 COMMON: dict[str, Any] = {
     "network": {"hidden_sizes": [16]},
@@ -225,6 +240,14 @@ def soak(name: str, kills: int, folder: Path, seed: int) -> Report:
     return report
 
 
+def trainable() -> list[str]:
+    """The agents that can be trained here; says which cannot, and why."""
+    missing = {name: each for name, each in NEEDS.items() if importlib.util.find_spec(each) is None}
+    for name, package in missing.items():
+        print(f"`{name}` is left out: {package} is not installed")
+    return [name for name in AGENTS if name not in missing]
+
+
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     tables = base.keys() & changes.keys()
     return base | changes | {key: base[key] | changes[key] for key in tables}
@@ -234,15 +257,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Soaks the agents, as many at once as there are cores; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=30, help="how many, over all agents")
-    parser.add_argument("--agents", nargs="+", choices=list(AGENTS), default=list(AGENTS), metavar="NAME")
+    parser.add_argument("--agents", nargs="+", choices=list(AGENTS), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     options = parser.parse_args(arguments)
-    share, rest = divmod(options.kills, len(options.agents))
+    names = options.agents or trainable()
+    share, rest = divmod(options.kills, len(names))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = [
             pool.submit(soak, name, share + (i < rest), Path(folder), options.seed)
-            for i, name in enumerate(options.agents)
+            for i, name in enumerate(names)
         ]
         reports = [future.result() for future in futures]
     print("| agent | kills | runs | unreadable checkpoints | results | seconds |")

@@ -75,6 +75,12 @@ class Distribution(ABC):
     def mode_numpy(self, parameters: np.ndarray) -> np.ndarray:
         """Returns what `mode` does, for NumPy arrays."""
 
+    def choose_numpy(self, parameters: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """Returns actions that `rng` has drawn, or without one the most likely actions."""
+        if rng is None:
+            return self.mode_numpy(parameters)
+        return self.sample_numpy(parameters, self.noise(rng, parameters.shape[:-1]))
+
     def log_prob(self, parameters, actions) -> Any:
         """Returns the logarithms [...] of the probabilities or densities of actions [..., *action_shape].
 

@@ -17,7 +17,14 @@ def evaluate(
     episodes: Annotated[int, typer.Option("--episodes", min=1, help="Number of episodes.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the environments.")] = 10_000,
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
-    stochastic: Annotated[bool, typer.Option("--stochastic", help="Sample actions.")] = False,
+    stochastic: Annotated[
+        bool | None,
+        typer.Option(
+            "--stochastic/--greedy",
+            help="Sample actions, or take the most likely ones.",
+            show_default="as the agent file says",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a run: whole episodes, mean return and its bootstrap interval."""
@@ -30,7 +37,7 @@ def evaluate(
 
     def session() -> int:
         agent = TrainedAgent(run, which)
-        result = agent.evaluate(episodes, seed, not stochastic)
+        result = agent.evaluate(episodes, seed, None if stochastic is None else not stochastic)
         interval = bootstrap_interval(result.returns, np.mean)
         facts = {
             "run": str(run),

@@ -62,19 +62,14 @@ def evaluate(
     """
     N = envs.num_envs
     stepper = Stepper(envs)
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
+    rng = None if deterministic else np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
     quota = np.full(N, episodes // N) + (np.arange(N) < episodes % N)
     returns: list[list[float]] = [[] for _ in range(N)]
     lengths: list[list[int]] = [[] for _ in range(N)]
     running, steps = np.zeros(N), np.zeros(N, np.int64)
     observations = stepper.reset(int(np.random.SeedSequence([seed, 2]).generate_state(1, np.uint32)[0] >> 1))
     while any(len(done) < wanted for done, wanted in zip(returns, quota, strict=True)):
-        parameters = policy(observations)
-        if deterministic:
-            action = distribution.mode_numpy(parameters)
-        else:
-            action = distribution.sample_numpy(parameters, distribution.noise(rng, (N,)))
-        step = stepper.step(action)
+        step = stepper.step(distribution.choose_numpy(policy(observations), rng))
         observations = step.observations
         running += step.rewards
         steps += step.valid

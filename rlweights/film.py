@@ -33,15 +33,25 @@ class Film:
     total_return: float
 
 
-def greedy(assembly: Assembly, policy: Callable[[np.ndarray], np.ndarray]) -> Callable[[Any], Any]:
-    """Returns what acts in one environment: from an observation to the most likely action."""
+def actor(
+    assembly: Assembly, policy: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator | None = None
+) -> Callable[[Any], Any]:
+    """Returns what acts in one environment: from an observation to an action, drawn if there is an `rng`."""
     decode = action_decoder(assembly.action_space)
 
     def act(observation: Any) -> Any:
         parameters = policy(assembly.encoder.encode(one_batch(observation)))
-        return decode(assembly.distribution.mode_numpy(parameters))[0]
+        return decode(assembly.distribution.choose_numpy(parameters, rng))[0]
 
     return act
+
+
+def performer(
+    assembly: Assembly, policy: Callable[[np.ndarray], np.ndarray], seed: int
+) -> Callable[[Any], Any]:
+    """Returns an `actor` that acts as the agent is evaluated: greedily, or by draws of a seed."""
+    greedy = assembly.agent.evaluation.deterministic
+    return actor(assembly, policy, None if greedy else np.random.default_rng(seed))
 
 
 def play(env: gym.Env, act: Callable[[Any], Any], seed: int, look: Callable[[], Any]) -> float:

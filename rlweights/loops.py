@@ -61,7 +61,11 @@ class HostLoop:
             self.envs = assembly.make_envs(agent.environment.num_envs)
         self.rollout = Rollout(self.envs, assembly.distribution, agent.algorithm.n_steps, agent.seed)
         self.programs = HostPrograms(
-            assembly.learner, assembly.encoder.shape, assembly.encoder.dtype, agent.environment.num_envs
+            assembly.learner,
+            assembly.encoder.shape,
+            assembly.encoder.dtype,
+            agent.environment.num_envs,
+            xla=not assembly.encoder.is_image,  # gradients of convolutions take XLA many times as long
         )
         self._encoder = assembly.encoder
         self._reward_scaling = assembly.learner.reward_scaling

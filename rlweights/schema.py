@@ -49,6 +49,9 @@ class Environment(Section):
         description="Gymnasium's: this process, a process for each, or the environment's own vector version; "
         "left out: the vector version where there is one and no wrapper, else sync.",
     )
+    num_threads: Annotated[int, Field(ge=0, le=1_024)] = Field(
+        default=0, description="Threads of envpool; 0: one for each environment, up to the number of cores."
+    )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
     wrappers: list[str | Wrapper] = Field(
         default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
@@ -112,7 +115,7 @@ class Budget(Section):
 
 
 class Evaluation(Section):
-    """How the agent is judged: greedy episodes on clean weights in the real environment."""
+    """How the agent is judged: whole episodes on clean weights in the real environment."""
 
     every: Annotated[int, Field(ge=0)] = Field(
         default=20_000, description="Steps between two; 0: only at the end."
@@ -122,7 +125,10 @@ class Evaluation(Section):
     max_episode_steps: Count = Field(
         default=10_000, description="Where episodes are cut off that the environment itself does not limit."
     )
-    deterministic: bool = Field(default=True, description="Whether to take the most likely action.")
+    deterministic: bool = Field(
+        default=True,
+        description="Whether to take the most likely action, in films too, rather than to sample.",
+    )
     film_every: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Evaluations between two filmed episodes; 0: only the last one has one."
     )
@@ -240,6 +246,8 @@ def _check_environment(agent: Agent) -> None:
     if section.backend != "gymnasium" and section.vectorization_mode is not None:
         why = "is for backend 'gymnasium' only"
         raise _wrong("environment.vectorization_mode", section.vectorization_mode, why)
+    if section.backend != "envpool" and section.num_threads:
+        raise _wrong("environment.num_threads", section.num_threads, "is for backend 'envpool' only")
     wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
     if section.wrappers and not wrappable:
         why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"

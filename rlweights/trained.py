@@ -10,7 +10,7 @@ from rlweights import checkpoints, runs
 from rlweights.assembly import Assembly
 from rlweights.config import ConfigError
 from rlweights.evaluation import Result, evaluate
-from rlweights.film import greedy, play
+from rlweights.film import actor, performer, play
 from rlweights.records import read_scalars
 from rlweights.spaces import action_decoder
 from rlweights.trainer import acting
@@ -54,7 +54,7 @@ class TrainedAgent:
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = acting(self.assembly)
-        self._greedy = greedy(self.assembly, self._act)
+        self._greedy = actor(self.assembly, self._act)
 
     def history(self) -> dict[str, Series]:
         """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
@@ -72,16 +72,21 @@ class TrainedAgent:
             seed: Seed of sampled actions.
         """
         encoded = self.assembly.encoder.encode(observations)
-        distribution, parameters = self.assembly.distribution, self._act(encoded)
-        if deterministic:
-            action = distribution.mode_numpy(parameters)
-        else:
-            rng = np.random.default_rng(seed)
-            action = distribution.sample_numpy(parameters, distribution.noise(rng, (len(encoded),)))
+        rng = None if deterministic else np.random.default_rng(seed)
+        action = self.assembly.distribution.choose_numpy(self._act(encoded), rng)
         return action_decoder(self.assembly.action_space)(action)
 
-    def evaluate(self, episodes: int = 100, seed: int = 10_000, deterministic: bool = True) -> Result:
-        """Runs whole episodes in the real environment."""
+    def evaluate(self, episodes: int = 100, seed: int = 10_000, deterministic: bool | None = None) -> Result:
+        """Runs whole episodes in the real environment.
+
+        Args:
+            episodes: Number of episodes.
+            seed: Seed of environments and of sampled actions.
+            deterministic: Whether to take the most likely action rather than to sample; None: as the agent
+                file's `evaluation.deterministic` says.
+        """
+        if deterministic is None:
+            deterministic = self.assembly.agent.evaluation.deterministic
         envs = self.assembly.make_envs(min(episodes, 20), evaluation=True)
         try:
             return evaluate(self._act, envs, self.assembly.distribution, episodes, seed, deterministic)
@@ -89,7 +94,7 @@ class TrainedAgent:
             envs.close()
 
     def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[np.ndarray], list[float], float]:
-        """Plays episodes in the rendered environment.
+        """Plays episodes in the rendered environment, acting as the run was evaluated.
 
         Returns:
             The frames [H, W, 3] uint8, one for every state, the last one included; the return of each
@@ -104,7 +109,7 @@ class TrainedAgent:
         return frames, returns, float(env.metadata.get("render_fps", 30))
 
     def show(self, episodes: int = 1, seed: int = 10_000) -> list[float]:
-        """Plays episodes in a window; returns the return of each.
+        """Plays episodes in a window, acting as the run was evaluated; returns the return of each.
 
         Raises:
             ConfigError: If the environment does not render.
@@ -113,7 +118,8 @@ class TrainedAgent:
 
     def _play(self, env: Any, episodes: int, seed: int, look: Callable[[], Any]) -> list[float]:
         try:
-            return [play(env, self.act, seed + episode, look) for episode in range(episodes)]
+            seeds = range(seed, seed + episodes)
+            return [play(env, performer(self.assembly, self._act, each), each, look) for each in seeds]
         finally:
             env.close()
 

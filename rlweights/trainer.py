@@ -17,7 +17,7 @@ from rlweights.checkpoints import CheckpointError
 from rlweights.config import ConfigError
 from rlweights.console import Console
 from rlweights.evaluation import Result, evaluate
-from rlweights.film import film, greedy
+from rlweights.film import film, performer
 from rlweights.guard import Guard, NotFinite, TrainingStopped
 from rlweights.inspection import Inspection
 from rlweights.interrupts import Interrupts
@@ -333,8 +333,8 @@ class Trainer:
                 self._films = False  # it renders nowhere
                 return
             try:
-                act, seed = greedy(self.assembly, policy), self.agent.seed + 10_000
-                shown = film(env, act, seed, section.film_frames)
+                seed = self.agent.seed + 10_000
+                shown = film(env, performer(self.assembly, policy, seed), seed, section.film_frames)
             except Exception as error:  # rendering may fail in any way: no screen, no driver, no library
                 self._films = False
                 self.console.message(f"{self.env_steps:>10,}  no film of the agent: {first_line(error)}")

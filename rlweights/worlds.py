@@ -253,7 +253,12 @@ class Worlds:
 
         def make(seed: int) -> Any:
             return envpool.make(
-                section.id, env_type="gymnasium", num_envs=num_envs, seed=seed, **section.kwargs
+                section.id,
+                env_type="gymnasium",
+                num_envs=num_envs,
+                num_threads=section.num_threads,
+                seed=seed,
+                **section.kwargs,
             )
 
         return self._made(lambda: Reseeded(make, self._seed, section.id))

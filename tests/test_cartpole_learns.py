@@ -33,11 +33,12 @@ def trained(name: str, seed: int, *overrides: str) -> tuple[Assembly, list[dict[
 
 
 def score(assembly: Assembly, episodes: int = 100) -> float:
-    """Mean return of greedy episodes in Gymnasium's own environment."""
+    """Mean return in Gymnasium's own environment, with greedy actions unless the agent says otherwise."""
     envs = assembly.make_envs(20, evaluation=True)
     try:
         with assembly.optimizer.evaluation():
-            return evaluate(acting(assembly), envs, assembly.distribution, episodes, seed=10_000).mean
+            greedy = assembly.agent.evaluation.deterministic
+            return evaluate(acting(assembly), envs, assembly.distribution, episodes, 10_000, greedy).mean
     finally:
         envs.close()
 

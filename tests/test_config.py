@@ -230,6 +230,7 @@ def test_wrong_types(override, why):
         ("seed=-1", "must be greater than or equal to 0"),
         ("seed=2147483648", "must be less than 2147483648"),
         ("environment.num_envs=0", "must be greater than or equal to 1"),
+        ("environment.num_threads=-1", "must be greater than or equal to 0"),
         ("algorithm.gamma=1.5", "must be less than or equal to 1"),
         ("algorithm.gamma=-0.1", "must be greater than or equal to 0"),
         ("algorithm.learning_rate=0", "must be greater than 0"),
@@ -323,6 +324,10 @@ ROLLOUT = "the rollout of n_steps * num_envs = 128 * 8 = 1024 steps"
         (
             ["environment.backend=envpool", "environment.vectorization_mode=async"],
             "environment.vectorization_mode = 'async': is for backend 'gymnasium' only",
+        ),
+        (
+            ["environment.num_threads=2"],
+            "environment.num_threads = 2: is for backend 'envpool' only",
         ),
         (
             ["environment.id=mine.py:World"],

@@ -33,6 +33,17 @@ def test_reset_makes_them_anew_with_the_seed():
     assert not np.array_equal(other, continued)
 
 
+def test_the_number_of_threads_is_envpools_and_changes_nothing():
+    seen = []
+    for threads in (1, 3):
+        envs = assembled(f"environment.num_threads={threads}").make_envs(4)
+        assert envs.env.config["num_threads"] == threads  # pyright: ignore[reportAttributeAccessIssue]
+        observations = [envs.reset(seed=1)[0], *(envs.step(np.arange(4) % 2)[0] for _ in range(40))]
+        envs.close()
+        seen.append(np.stack(observations))
+    np.testing.assert_array_equal(*seen)
+
+
 def test_steps_after_a_boundary_do_not_depend_on_those_before():
     def rollout(*iterations):
         assembly = assembled()
@@ -71,6 +82,10 @@ def test_it_learns_and_is_evaluated_in_gymnasiums_own():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "environment.kwargs.gravity=1.0",
+            "environment.kwargs.gravity = 1.0: is no argument of CartPole-v1",
+        ),
         (
             "environment.id=CartPol-v1",
             "environment.id = 'CartPol-v1': envpool has no such environment. Did you mean 'CartPole-v1'?",

@@ -13,7 +13,9 @@ from smallruns import small_run
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 from tensorboard.util import tensor_util
 
-from rlweights.film import LARGEST, film
+from rlweights import config
+from rlweights.assembly import Assembly
+from rlweights.film import LARGEST, film, performer
 from rlweights.trained import TrainedAgent
 
 
@@ -58,6 +60,20 @@ def test_a_film_shows_begin_and_end_and_equal_steps_between(length, frames):
         assert states == list(range(length + 1))
     elif frames > 2:
         assert len(states) > frames / 2 - 1
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_film_shows_the_agent_as_it_is_evaluated(deterministic):
+    data = {"environment": {"id": "CartPole-v1"}, "evaluation": {"deterministic": deterministic}}
+    assembly = Assembly(config.parse(data, "test"), "test")
+    undecided = lambda observations: np.zeros((len(observations), 2), np.float32)  # noqa: E731
+    actions = []
+    for seed in (1, 1, 2):
+        act = performer(assembly, undecided, seed)
+        actions.append([int(act(np.zeros(4, np.float32))) for _ in range(40)])
+    assert actions[0] == actions[1]
+    assert (actions[0] == actions[2]) == deterministic
+    assert len(set(actions[0])) == (1 if deterministic else 2)
 
 
 def test_large_pictures_are_thinned_out():

@@ -27,12 +27,14 @@ from rlweights.runlock import RunLock
 from rlweights.snapshots import Snapshots
 
 REPOSITORY = Path(runs.__file__).parents[1]
-BACKENDS = ("gymnasium", "tensorflow")
+BACKENDS = ("gymnasium", "tensorflow", "envpool")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def whole(request, tmp_path_factory):
     """A machine, the result of a run that was not killed, and what that run did, deed by deed."""
+    if request.param == "envpool":
+        pytest.importorskip("envpool")
     computer = machine(request.param)
     folder, life = computer.folder(tmp_path_factory.mktemp("whole")), Mortal(computer)
     with life.living():
@@ -372,6 +374,12 @@ def soak(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     yield __import__("soak")
     sys.modules.pop("soak")
+
+
+def test_an_agent_whose_package_is_missing_is_left_out_aloud(soak, capsys, monkeypatch):
+    monkeypatch.setattr(soak, "NEEDS", {"pooled": "no_such_package"})
+    assert set(soak.trainable()) == soak.AGENTS.keys() - {"pooled"}
+    assert capsys.readouterr().out == "`pooled` is left out: no_such_package is not installed\n"
 
 
 def test_killed_for_real(soak, capsys):

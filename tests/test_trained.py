@@ -10,6 +10,7 @@ from smallruns import EPISODES, small_run, untrained_run
 from rlweights import checkpoints
 from rlweights.checkpoints import CheckpointError
 from rlweights.config import ConfigError
+from rlweights.film import performer, play
 from rlweights.records import read_scalars
 from rlweights.trained import WHICH, TrainedAgent
 
@@ -82,6 +83,18 @@ def test_evaluation_repeats_the_figure_of_the_run(run):
     result = TrainedAgent(run, "latest").evaluate(EPISODES, seed=10_000)
     assert np.float32(result.mean) == np.float32(recorded)
     assert len(result.returns) == EPISODES
+
+
+def test_an_agent_that_is_evaluated_by_drawn_actions_is_judged_and_shown_so():
+    run = small_run("cartpole_plain", "evaluation.deterministic=false")
+    agent = TrainedAgent(run, "latest")
+    recorded = read_scalars(run)["eval/mean_reward"][-1][1]
+    assert np.float32(agent.evaluate(EPISODES, seed=10_000).mean) == np.float32(recorded)
+    assert np.float32(agent.evaluate(EPISODES, 10_000, deterministic=True).mean) != np.float32(recorded)
+    env = gym.make("CartPole-v1")
+    drawn = [play(env, performer(agent.assembly, agent._act, each), each, lambda: None) for each in (3, 4)]
+    assert agent.frames(episodes=2, seed=3)[1] == drawn
+    assert drawn != [play(env, agent.act, each, lambda: None) for each in (3, 4)]
 
 
 def test_the_best_weights_repeat_the_return_that_made_them_best(run):
