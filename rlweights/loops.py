@@ -65,7 +65,7 @@ class HostLoop:
             assembly.encoder.shape,
             assembly.encoder.dtype,
             agent.environment.num_envs,
-            xla=not assembly.encoder.is_image,  # gradients of convolutions take XLA many times as long
+            xla=not assembly.encoder.is_image,  # networks of convolutions take XLA many times as long
         )
         self._encoder = assembly.encoder
         self._reward_scaling = assembly.learner.reward_scaling
