@@ -32,87 +32,77 @@ ZOO = {
     "warm_up": 5_120,
     "iterations_per_call": 20,
 }
-Contender = tuple[str, str, dict[str, Any]]
-SCENES: dict[str, tuple[str, dict[str, Any], list[Contender]]] = {
+ONE_PROGRAM = [("rejax", "rejax"), ("rlweights, plain", "tensorflow"), ("rlweights", "tensorflow+rules")]
+VECTORISED = [
+    ("Stable-Baselines3", "sb3"),
+    ("Stable-Baselines3, SubprocVecEnv", "sb3:async"),
+    ("rlweights in Gymnasium", "gymnasium"),
+    ("rlweights in envpool", "envpool"),
+]
+SCENES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
     "64 x 128": (
         "speed",
         EQUAL | {"num_envs": 64, "n_steps": 128, "batch_size": 2048, "env_steps": 2_000_000},
-        [
-            ("rejax", "rejax", {}),
-            ("rlweights, plain", "tensorflow", {}),
-            ("rlweights", "tensorflow+rules", {}),
-        ],
+        ONE_PROGRAM,
     ),
     "4 x 128": (
         "speed",
         EQUAL | {"num_envs": 4, "n_steps": 128, "batch_size": 128, "env_steps": 1_000_000},
-        [
-            ("rejax", "rejax", {}),
-            ("rlweights, plain", "tensorflow", {}),
-            ("rlweights", "tensorflow+rules", {}),
-        ],
+        ONE_PROGRAM,
     ),
     "rl-zoo settings": (
         "speed",
         ZOO | {"env_steps": 60_000},
         [
-            ("Stable-Baselines3", "sb3", {}),
-            ("SBX", "sbx", {}),
-            ("rlweights in Gymnasium", "gymnasium+rules", {}),
-            ("rlweights in Gymnasium, sync", "gymnasium+rules", {"vectorization": "sync"}),
-            ("rlweights, one program", "tensorflow+rules", {}),
+            ("Stable-Baselines3", "sb3"),
+            ("SBX", "sbx"),
+            ("rlweights in Gymnasium", "gymnasium+rules"),
+            ("rlweights in Gymnasium, sync", "gymnasium+rules:sync"),
+            ("rlweights, one program", "tensorflow+rules"),
         ],
     ),
     "8 x 128 in Gymnasium": (
         "speed",
         EQUAL | {"num_envs": 8, "n_steps": 128, "batch_size": 256, "env_steps": 200_000},
         [
-            ("CleanRL", "cleanrl", {}),
-            ("rlweights, plain", "gymnasium", {}),
-            ("rlweights", "gymnasium+rules", {}),
+            ("CleanRL", "cleanrl"),
+            ("rlweights, plain", "gymnasium"),
+            ("rlweights", "gymnasium+rules"),
         ],
     ),
     "HalfCheetah-v5, one environment": (
         "speed",
         MUJOCO | {"num_envs": 1, "n_steps": 2_048, "env_steps": 20_480},
-        [("Stable-Baselines3", "sb3", {}), ("rlweights in Gymnasium", "gymnasium", {})],
+        [("Stable-Baselines3", "sb3"), ("rlweights in Gymnasium", "gymnasium")],
     ),
     "HalfCheetah-v5, 8 environments": (
         "speed",
         MUJOCO | {"num_envs": 8, "n_steps": 256, "env_steps": 20_480},
-        [
-            ("Stable-Baselines3", "sb3", {}),
-            ("Stable-Baselines3, SubprocVecEnv", "sb3", {"vectorization": "async"}),
-            ("rlweights in Gymnasium", "gymnasium", {}),
-            ("rlweights in envpool", "envpool", {}),
-        ],
+        VECTORISED,
     ),
     "HalfCheetah-v5, 32 environments": (
         "speed",
         MUJOCO | {"num_envs": 32, "n_steps": 64, "env_steps": 40_960},
-        [
-            ("Stable-Baselines3", "sb3", {}),
-            ("Stable-Baselines3, SubprocVecEnv", "sb3", {"vectorization": "async"}),
-            ("rlweights in Gymnasium", "gymnasium", {}),
-            ("rlweights in envpool", "envpool", {}),
-        ],
+        VECTORISED,
     ),
     "process start to solved": (
         "solve",
         ZOO | {"env_steps": 100_000},
         [
-            ("Stable-Baselines3", "sb3", {}),
-            ("SBX", "sbx", {}),
-            ("rejax, by its own evaluations", "rejax", {}),
-            ("rlweights in Gymnasium", "gymnasium+rules", {}),
-            ("rlweights, one program", "tensorflow+rules", {}),
+            ("Stable-Baselines3", "sb3"),
+            ("SBX", "sbx"),
+            ("rejax, by its own evaluations", "rejax"),
+            ("rlweights in Gymnasium", "gymnasium+rules"),
+            ("rlweights, one program", "tensorflow+rules"),
         ],
     ),
 }
 
 
 def measure(contender: str, what: str, settings: dict[str, Any], peers: str) -> float | None:
-    """Runs one contender once, in a process of its own."""
+    """Runs one contender once, in its own process; after a colon stands another vectorisation."""
+    contender, _, vectorization = contender.partition(":")
+    settings = settings | ({"vectorization": vectorization} if vectorization else {})
     ours = contender.startswith(("tensorflow", "gymnasium", "envpool"))
     script, python = ("ours.py", sys.executable) if ours else ("peers.py", peers)
     environment = os.environ | {"BENCHMARK_START": str(time.time()), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -141,10 +131,10 @@ def main() -> None:
         settings = settings | {"cleanrl": arguments.cleanrl}
         if arguments.cleanrl is None:
             contenders = [each for each in contenders if each[1] != "cleanrl"]
-        figures: dict[str, list[float | None]] = {name: [] for name, _, _ in contenders}
+        figures: dict[str, list[float | None]] = {name: [] for name, _ in contenders}
         for repetition in range(arguments.repetitions):
-            for name, contender, own in contenders:
-                given = settings | own | {"seed": repetition}
+            for name, contender in contenders:
+                given = settings | {"seed": repetition}
                 figures[name].append(measure(contender, what, given, arguments.peers))
         report(scene, what, figures)
 

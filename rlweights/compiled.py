@@ -63,11 +63,11 @@ class HostPrograms:
         actions = spec(T, N, *distribution.action_shape, dtype=distribution.action_dtype)
         self.num_envs = num_envs
         self._tags: list[str] = []
-        numpy_policy = NumpyPolicy(networks.policy) if NumpyPolicy.supports(networks.policy) else None
+        self._numpy = NumpyPolicy(networks.policy) if NumpyPolicy.supports(networks.policy) else None
 
         def begin():
             learner.optimizer.begin_iteration()
-            return tf.zeros([0]) if numpy_policy is None else numpy_policy.flat()
+            return tf.zeros([0]) if self._numpy is None else self._numpy.flat()
 
         self._begin = compiled(begin, xla=xla)
 
@@ -85,7 +85,6 @@ class HostPrograms:
         numbers = spec(len(_NUMBERS), T, N)
         self._learn = compiled(learn, observation(T, N), actions, observation(N), numbers, xla=xla)
         self._value = compiled(networks.values, observation(N), xla=xla)
-        self._numpy = numpy_policy
         self._policy = None
         if self._numpy is None:
             self._policy = compiled(networks.policy, observation(N), xla=xla)

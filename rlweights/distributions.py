@@ -76,7 +76,7 @@ class Distribution(ABC):
         """Returns what `mode` does, for NumPy arrays."""
 
     def choose_numpy(self, parameters: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        """Returns actions that `rng` has drawn, or without one the most likely actions."""
+        """Returns actions [..., *action_shape] for parameters [..., P]: drawn by `rng`, else the mode."""
         if rng is None:
             return self.mode_numpy(parameters)
         return self.sample_numpy(parameters, self.noise(rng, parameters.shape[:-1]))

@@ -378,15 +378,15 @@ class NumpyPolicy:
         return isinstance(trunk, Trunk) and not trunk.convolutions and name in NUMPY_ACTIVATIONS
 
     def flat(self) -> Any:
-        """Returns everything that the forward pass reads as one vector, for a compiled program to return."""
+        """Returns all that the forward pass reads as one vector [W], for a compiled program to return."""
         return ops.concatenate([ops.reshape(v.value, [-1]) for v in self._variables])
 
     def refresh(self, flat: np.ndarray | None = None) -> None:
         """Takes a new snapshot of the weights, live ones if an iteration is under way.
 
         Args:
-            flat: What a program got of `flat`; None fetches it. One fetch for all weights, and not one for
-                each, takes a fifth of the time.
+            flat: What a program got of `flat`; None fetches it. One fetch of all weights is cheaper than one
+                for each.
         """
         values: Any = ops.convert_to_numpy(self.flat()) if flat is None else flat
         arrays = (values[start:end].reshape(shape) for start, end, shape in self._places)
