@@ -26,23 +26,29 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-import tomlkit  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+import tomlkit
+from typer.testing import CliRunner
 
-from rlweights import config, seeds, session, train  # noqa: E402
-from rlweights.assembly import Assembly  # noqa: E402
-from rlweights.config import Agent, ConfigError  # noqa: E402
-from rlweights.guarded import guarded  # noqa: E402
-from rlweights.recipe import Recipe  # noqa: E402
+from rlweights import train
+from rlweights.errors import (
+    ConfigError,
+    guarded,
+)
+from rlweights.experiments import seeds
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
+from rlweights.running.config.schema import Agent
+from rlweights.running.recipe import Recipe
+from rlweights.running.trainer import Outcome
 
-SHIPPED = {name: path.read_text(encoding="utf-8") for name, path in config.shipped().items()}
+SHIPPED = {name: path.read_text(encoding="utf-8") for name, path in agent_file.shipped().items()}
 
 KEYS = sorted(
-    {key for name in SHIPPED for key in config.load(config.find(name)).model_dump(by_alias=True)}
+    {key for name in SHIPPED for key in agent_file.load(agent_file.find(name)).model_dump(by_alias=True)}
     | {"id", "backend", "num_envs", "kwargs", "wrappers", "vectorization_mode", "normalize_rewards"}
     | {"name", "gamma", "learning_rate", "n_steps", "batch_size", "n_epochs", "max_grad_norm", "clip_range"}
     | {"ent_coef", "hidden_sizes", "value_hidden_sizes", "activation", "shared", "epsilon", "beta_1"}
@@ -246,7 +252,7 @@ def _override(rng: random.Random) -> str:
 
 _DOTTED = [
     (section, key)
-    for section, table in config.load(config.find("cartpole")).model_dump(by_alias=True).items()
+    for section, table in agent_file.load(agent_file.find("cartpole")).model_dump(by_alias=True).items()
     if isinstance(table, dict)
     for key in table
 ] + [("interventions", f"{rule}.{key}") for rule in ("clipping", "1", "adaptive_noise") for key in KEYS]
@@ -313,11 +319,11 @@ class Fuzz:
         path = self.folder / "fuzzed.toml"
         path.write_bytes(case.file)
         try:
-            agent = config.load(path, case.overrides)
+            agent = agent_file.load(path, case.overrides)
         except ConfigError as error:
             _check_line(str(error))
             return "refused"
-        again = config.parse(tomllib.loads(agent.to_toml()), "what was written")
+        again = agent_file.parse(tomllib.loads(agent.to_toml()), "what was written")
         assert again == agent, agent.to_toml()
         return self._built(agent) or "valid"
 
@@ -342,10 +348,12 @@ class Fuzz:
         def until_configured(agent: str, env: str | None, overrides: Sequence[str], *_: Any) -> int:
             return guarded(lambda: 0 if Recipe(agent, overrides, env=env) else 1)
 
+        configured = Outcome(Path(), None, 0, 0.0)
+
         with (
-            mock.patch.object(session, "train", until_configured),
+            mock.patch.object(Recipe, "begin", return_value=configured),
             mock.patch.object(seeds, "train_seeds", until_configured),
-            mock.patch.object(train, "settle"),
+            mock.patch.object(train, "configure"),
         ):
             result = CliRunner().invoke(train.app, list(words))
         if result.exception is not None and not isinstance(result.exception, SystemExit):

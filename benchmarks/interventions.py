@@ -20,17 +20,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
 
-from rlweights.compiled import compiled  # noqa: E402
-from rlweights.interventions import RULES, Intervention  # noqa: E402
-from rlweights.optimizer import InterventionOptimizer  # noqa: E402
+from rlweights.weights.compilation import compiled
+from rlweights.weights.interventions import (
+    RULES,
+    Intervention,
+)
+from rlweights.weights.optimizer import InterventionOptimizer
 
 STEPS, BATCH, OBSERVATION, ACTIONS = 16, 2_048, 8, 4
 HIDDEN_SIZES = ((64, 64), (256, 256))

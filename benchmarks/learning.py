@@ -14,32 +14,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-from rlweights import config  # noqa: E402
-from rlweights.assembly import Assembly  # noqa: E402
-from rlweights.evaluation import evaluate  # noqa: E402
-from rlweights.guarded import guarded  # noqa: E402
-from rlweights.intervals import bootstrap_interval  # noqa: E402
-from rlweights.loops import loop_of  # noqa: E402
-from rlweights.trainer import acting  # noqa: E402
+from rlweights import errors
+from rlweights.errors import guarded
+from rlweights.learning.acting import acting
+from rlweights.learning.evaluation import evaluate
+from rlweights.learning.intervals import bootstrap_interval
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
 
 
 def measure(name: str, seed: int, overrides: Sequence[str], episodes: int) -> tuple[float, float]:
     """Trains one agent with one seed; returns its mean return and the seconds that training took."""
-    path = config.find(name)
-    agent = config.load(path, [*overrides, f"seed={seed}"])
+    path = agent_file.find(name)
+    agent = agent_file.load(path, [*overrides, f"seed={seed}"])
     assembly = Assembly(agent, str(path), path.parent)
-    loop = loop_of(assembly)
+    loop = assembly.make_loop()
     started, done = time.monotonic(), 0
     loop.boundary(0, 0)
     while done < agent.total_iterations:
         done += len(loop.advance(done, agent.total_iterations - done))
     seconds = time.monotonic() - started
     loop.close()
-    envs = assembly.make_envs(min(20, episodes), evaluation=True)
+    envs = assembly.environments.vector(min(20, episodes), evaluation=True)
     with assembly.optimizer.evaluation():
         greedy = agent.evaluation.deterministic
         result = evaluate(acting(assembly), envs, assembly.distribution, episodes, 10_000, greedy)
@@ -54,9 +54,9 @@ def shown(score: float) -> str:
 
 def row(name: str, overrides: Sequence[str], seeds: Sequence[int] | None, episodes: int) -> str:
     """Trains one agent with all seeds; returns its row of the table."""
-    agent = config.load(config.find(name), overrides)
+    agent = agent_file.load(agent_file.find(name), overrides)
     if agent.expect is None and seeds is None:
-        raise config.ConfigError(f"{name}: expect is missing, whose seeds are trained; give --seeds")
+        raise errors.ConfigError(f"{name}: expect is missing, whose seeds are trained; give --seeds")
     seeds = seeds or agent.expect.seeds
     expected = f"{agent.expect.mean_reward:g}" if agent.expect else "-"
     results = [measure(name, seed, overrides, episodes) for seed in seeds]
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def table() -> int:
         print("| agent | steps | expected | mean over seeds [95 % interval] | each seed | seconds a run |")
         print("|---|---|---|---|---|---|")
-        for name in options.agents or config.shipped():
+        for name in options.agents or agent_file.shipped():
             print(row(name, options.overrides, options.seeds, options.episodes), flush=True)
         return 0
 

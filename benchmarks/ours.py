@@ -5,14 +5,13 @@ import os
 import sys
 import time
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-from rlweights import config  # noqa: E402
-from rlweights.assembly import Assembly  # noqa: E402
-from rlweights.loops import loop_of  # noqa: E402
-from rlweights.progress import EpisodeWindow  # noqa: E402
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
+from rlweights.running.saving.run_state import EpisodeWindow
 
 SOLVED = 475.0
 
@@ -20,7 +19,7 @@ SOLVED = 475.0
 def main() -> None:
     contender, what, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     backend, _, rules = contender.partition("+")
-    path = config.find("cartpole")
+    path = agent_file.find("cartpole")
     overrides = [
         f'environment.id="{settings["env"]}"',
         f'environment.backend="{backend}"',
@@ -37,8 +36,8 @@ def main() -> None:
         overrides += ["algorithm.learning_rate=3e-4", "algorithm.clip_range=0.2", "algorithm.gae_lambda=0.95"]
     if not rules:
         overrides.append("interventions=[]")
-    agent = config.load(path, overrides)
-    loop = loop_of(Assembly(agent, str(path), path.parent))
+    agent = agent_file.load(path, overrides)
+    loop = Assembly(agent, str(path), path.parent).make_loop()
     rollout = agent.steps_per_iteration
     window, done, total = EpisodeWindow(), 0, agent.total_iterations
     since, counted = 0.0, 0

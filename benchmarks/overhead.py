@@ -17,16 +17,16 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-from rlweights import runs, trainer  # noqa: E402
-from rlweights.assembly import Assembly  # noqa: E402
-from rlweights.console import Console  # noqa: E402
-from rlweights.loops import loop_of  # noqa: E402
-from rlweights.recipe import Recipe  # noqa: E402
-from rlweights.snapshots import by_path  # noqa: E402
+from rlweights.running import trainer
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.recipe import Recipe
+from rlweights.running.records.console import Console
+from rlweights.running.saving import run_folder
+from rlweights.running.saving.run_state import by_path
 
 AGENTS = {"gymnasium": "cartpole", "tensorflow": "cartpole_xla"}
 OFF = 10**9
@@ -47,7 +47,7 @@ class Agent:
             | {"evaluation.film_frames": 0, "checkpoint.every": 0},
         )
         self.assembly = Assembly(self.recipe.agent, name, self.recipe.folder)
-        self.loop = loop_of(self.assembly)
+        self.loop = self.assembly.make_loop()
         self.variables = by_path([*self.assembly.learner.variables, *self.loop.variables])
         self.initial = {path: v.numpy().copy() for path, v in self.variables.items()}
         self.inspection: trainer.Inspection | None = None
@@ -62,8 +62,8 @@ class Agent:
         off = {"logging.every": OFF, "logging.diagnostics_every": 0, "logging.histograms_every": 0}
         self.assembly.agent = self.recipe.changed({} if looking else off).agent
         with tempfile.TemporaryDirectory() as folder:
-            run = runs.create(self.assembly, Path(folder), "overhead")
-            with mock.patch.object(trainer, "loop_of", return_value=self.loop):
+            run = run_folder.create(self.assembly, Path(folder), "overhead")
+            with mock.patch.object(Assembly, "make_loop", return_value=self.loop):
                 training = trainer.Trainer(self.assembly, Console(1, quiet=True, file=io.StringIO()))
             training._inspection = self.inspection  # it is compiled once in a run, which is not its price
             times: list[tuple[float, float]] = []

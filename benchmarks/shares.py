@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-from rlweights import config  # noqa: E402
-from rlweights.assembly import Assembly  # noqa: E402
-from rlweights.loops import HostLoop  # noqa: E402
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
 
 AGENTS = ("cartpole", "half_cheetah")
 PARTS = ("environment", "acting", "learning")
@@ -44,9 +43,9 @@ class Clock:
 
 def measure(name: str, env_steps: int) -> tuple[float, dict[str, float]]:
     """Returns environment steps per second after a warm-up, and the share of each part."""
-    path = config.find(name)
-    agent = config.load(path, ["budget.total_timesteps=1_000_000_000"])
-    loop, clock = HostLoop(Assembly(agent, str(path), path.parent)), Clock()
+    path = agent_file.find(name)
+    agent = agent_file.load(path, ["budget.total_timesteps=1_000_000_000"])
+    loop, clock = Assembly(agent, str(path), path.parent).make_loop(), Clock()
     loop.envs.step = clock.around("environment", loop.envs.step)
     loop.programs.policy = clock.around("acting", loop.programs.policy)
     loop.programs.begin = clock.around("acting", loop.programs.begin)

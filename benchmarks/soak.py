@@ -26,13 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-from rlweights import checkpoints, config  # noqa: E402
-from rlweights.checkpoints import CheckpointError, Checkpoints  # noqa: E402
-from rlweights.records import read_scalars  # noqa: E402
+from rlweights.errors import CheckpointError
+from rlweights.running.config import agent_file
+from rlweights.running.records.event_file import read_scalars
+from rlweights.running.saving import checkpoint_file
+from rlweights.running.saving.checkpoints import Checkpoints
 
 CLIPPING = {"rule": "clipping", "bound": 2.0, "on": "kind('kernel', 'bias')"}
 NOISE = {"rule": "adaptive_noise", "target": 0.01, "initial_stddev": 0.05}
@@ -180,7 +182,7 @@ def unreadable(run: Path) -> int:
     count = 0
     for path in run.rglob("*.safetensors"):
         try:
-            checkpoints.load(path)
+            checkpoint_file.load(path)
         except CheckpointError as error:
             print(error)
             count += 1
@@ -205,7 +207,7 @@ def soak(name: str, kills: int, folder: Path, seed: int) -> Report:
     report, rng = Report(name, differences=[]), random.Random(f"{seed} {name}")
     started = time.monotonic()
     agent = folder / f"{name}.toml"
-    agent.write_text(config.parse(_merged(COMMON, AGENTS[name]), name).to_toml(), encoding="utf-8")
+    agent.write_text(agent_file.parse(_merged(COMMON, AGENTS[name]), name).to_toml(), encoding="utf-8")
     whole = folder / f"{name}-whole"
     first = process([str(agent), "--runs", str(whole)])
     wait_for_rows(first, whole)

@@ -13,28 +13,29 @@ import statistics
 import time
 from collections.abc import Callable
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
-settle()
+configure()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-from rlweights import config  # noqa: E402
-from rlweights.assembly import Assembly  # noqa: E402
-from rlweights.compiled import GraphPrograms, compiled  # noqa: E402
+from rlweights.learning.loops.device import GraphPrograms
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
+from rlweights.weights.compilation import compiled
 
 ENVS, STEPS, BATCH, SIZE, CALLS = 64, 128, 2_048, 2_048, 8
 
 
 def iterations(n_epochs: int, rules: bool) -> tuple[Callable[[], object], int]:
     """Returns what runs CALLS iterations, and the operations of the matrix products of one epoch."""
-    path = config.find("cartpole_xla")
+    path = agent_file.find("cartpole_xla")
     changes = [f"environment.num_envs={ENVS}", f"algorithm.n_steps={STEPS}", f"algorithm.batch_size={BATCH}"]
     changes += [f"algorithm.n_epochs={n_epochs}", "budget.total_timesteps=1_000_000_000"]
-    agent = config.load(path, [*changes, *([] if rules else ["interventions=[]"])])
+    agent = agent_file.load(path, [*changes, *([] if rules else ["interventions=[]"])])
     assembly = Assembly(agent, str(path), path.parent)
-    programs = GraphPrograms(assembly.learner, assembly.environment, ENVS, agent.seed)
+    programs = GraphPrograms(assembly.learner, assembly.environments.tensorflow, ENVS, agent.seed)
     operations = 0
     for network in (assembly.networks.policy, assembly.networks.value):
         kernels = [v for v in network.trainable_variables if len(v.shape) == 2]

@@ -13,8 +13,8 @@ import numpy as np
 from keras import ops
 
 import rlweights as rw
-from rlweights import draws
 from rlweights.testing import check
+from rlweights.weights import prng
 
 
 class SignFlip(rw.Intervention):
@@ -35,7 +35,7 @@ class SignFlip(rw.Intervention):
 
     def update(self, weight, step):
         """Returns the weight with some signs flipped."""
-        drawn = draws.uniform(weight.shape, self.seed, f"{self.name}/{weight.path}", step)
+        drawn = prng.uniform(weight.shape, self.seed, f"{self.name}/{weight.path}", step)
         return ops.where(drawn < self.fraction(step), -weight, weight)
 
     def observe(self, before, after, step):

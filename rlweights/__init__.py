@@ -4,13 +4,27 @@ Names are imported on first use, so that `python -m rlweights.train --help` need
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING
+
+from rlweights import renamed
+from rlweights.backend import check_backend
 
 if TYPE_CHECKING:
     from rlweights import testing
-    from rlweights.callbacks import WeightMonitor
-    from rlweights.interventions import (
+    from rlweights.errors import (
+        BackendError,
+        BrokenEnvironment,
+        CheckpointError,
+        ConfigError,
+        RecordsError,
+        RunLockedError,
+        TrainingStopped,
+    )
+    from rlweights.learning.environments import Draw, Environment
+    from rlweights.running.recipe import Recipe
+    from rlweights.running.trained import TrainedAgent
+    from rlweights.weights.callbacks import WeightMonitor
+    from rlweights.weights.interventions import (
         AdaptiveNoise,
         Averaging,
         Clipping,
@@ -22,15 +36,28 @@ if TYPE_CHECKING:
         Recycling,
         Shrinkage,
     )
-    from rlweights.optimizer import InterventionOptimizer
-    from rlweights.recipe import Recipe
-    from rlweights.selection import depth, everything, kind, layers, path, select
-    from rlweights.trained import TrainedAgent
+    from rlweights.weights.optimizer import InterventionOptimizer
+    from rlweights.weights.selection import depth, everything, kind, layers, path, select
 
 __version__ = "0.1.0"
 
+renamed.install()
+
 _HOMES = {
-    "rlweights.interventions": (
+    "rlweights.errors": (
+        "BackendError",
+        "BrokenEnvironment",
+        "CheckpointError",
+        "ConfigError",
+        "RecordsError",
+        "RunLockedError",
+        "TrainingStopped",
+    ),
+    "rlweights.learning.environments": ("Draw", "Environment"),
+    "rlweights.running.recipe": ("Recipe",),
+    "rlweights.running.trained": ("TrainedAgent",),
+    "rlweights.weights.callbacks": ("WeightMonitor",),
+    "rlweights.weights.interventions": (
         "AdaptiveNoise",
         "Averaging",
         "Clipping",
@@ -42,11 +69,8 @@ _HOMES = {
         "Recycling",
         "Shrinkage",
     ),
-    "rlweights.callbacks": ("WeightMonitor",),
-    "rlweights.optimizer": ("InterventionOptimizer",),
-    "rlweights.recipe": ("Recipe",),
-    "rlweights.trained": ("TrainedAgent",),
-    "rlweights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
+    "rlweights.weights.optimizer": ("InterventionOptimizer",),
+    "rlweights.weights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
 }
 _MODULES = ("testing",)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -54,7 +78,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AdaptiveNoise",
     "Averaging",
+    "BackendError",
+    "BrokenEnvironment",
+    "CheckpointError",
     "Clipping",
+    "ConfigError",
+    "Draw",
+    "Environment",
     "Feedback",
     "Increment",
     "Intervention",
@@ -62,9 +92,12 @@ __all__ = [
     "Noise",
     "Projection",
     "Recipe",
+    "RecordsError",
     "Recycling",
+    "RunLockedError",
     "Shrinkage",
     "TrainedAgent",
+    "TrainingStopped",
     "WeightMonitor",
     "depth",
     "everything",
@@ -76,28 +109,11 @@ __all__ = [
 ]
 
 
-class BackendError(RuntimeError):
-    """Keras is configured for a backend other than TensorFlow."""
-
-
-def check_backend() -> None:
-    """Makes Keras use TensorFlow.
-
-    Raises:
-        BackendError: If it has been told to use another backend.
-    """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise BackendError(
-            f"rlweights runs on Keras' TensorFlow backend, but KERAS_BACKEND is {backend!r}; "
-            f"unset it or set KERAS_BACKEND=tensorflow"
-        )
-
-
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
-    check_backend()
+    if _HOME_OF.get(name) != "rlweights.errors":
+        check_backend()
     if name in _MODULES:
         return importlib.import_module(f"rlweights.{name}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

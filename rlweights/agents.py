@@ -7,16 +7,16 @@ from rich.table import Table
 
 def agents() -> None:
     """List the shipped agents."""
-    from rlweights.startup import settle
+    from rlweights.backend import configure
 
-    settle()
-    from rlweights import config
+    configure()
+    from rlweights.running.config import agent_file
 
     table = Table(box=None, pad_edge=False)
     for column in ("agent", "environment", "algorithm", "rules", "expected"):
         table.add_column(column, no_wrap=True)
-    for name, path in config.shipped().items():
-        agent = config.load(path)
+    for name, path in agent_file.shipped().items():
+        agent = agent_file.load(path)
         table.add_row(
             name,
             agent.environment.id + (" (xla)" if agent.environment.backend == "tensorflow" else ""),

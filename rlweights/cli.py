@@ -1,12 +1,11 @@
 """The `rlweights` command: everything under one name."""
 
-import sys
-
 import typer
 
-from rlweights import BackendError, check_backend
 from rlweights.agents import agents
+from rlweights.backend import check_backend
 from rlweights.compare import compare
+from rlweights.errors import guarded
 from rlweights.evaluate import evaluate
 from rlweights.export import export
 from rlweights.play import play
@@ -24,12 +23,13 @@ for command in (train, evaluate, play, export, compare, agents):
 
 def main() -> None:
     """Runs the command line."""
-    try:
+
+    def session() -> int:
         check_backend()
         app()
-    except BackendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 0
+
+    raise SystemExit(guarded(session))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ def compare(
     ] = None,
 ) -> None:
     """Compare learning curves: interquartile mean over seeds with its bootstrap interval."""
-    from rlweights.startup import settle
+    from rlweights.backend import configure
 
-    settle()
-    from rlweights import curves
-    from rlweights.guarded import guarded
+    configure()
+    from rlweights.errors import guarded
+    from rlweights.experiments import curves
 
     def session() -> int:
         if picture is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -15,7 +15,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     episodes: Annotated[int, typer.Option("--episodes", min=1, help="Number of episodes.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the environments.")] = 10_000,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="Seed of the environments.", show_default="that of the run's evaluations"
+        ),
+    ] = None,
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
     stochastic: Annotated[
         bool | None,
@@ -28,12 +33,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a run: whole episodes, mean return and its bootstrap interval."""
-    settle()
+    configure()
     import numpy as np
 
-    from rlweights.guarded import guarded
-    from rlweights.intervals import bootstrap_interval
-    from rlweights.trained import TrainedAgent
+    from rlweights.errors import guarded
+    from rlweights.learning.intervals import bootstrap_interval
+    from rlweights.running.trained import TrainedAgent
 
     def session() -> int:
         agent = TrainedAgent(run, which)
@@ -55,7 +60,7 @@ def evaluate(
         typer.echo(f"mean return   {result.mean:.2f} +- {result.std:.2f} over {episodes} episodes")
         typer.echo(f"95 % interval {low:.2f} to {high:.2f} (bootstrap of the mean)")
         typer.echo(f"mean length   {facts['mean_ep_length']:.1f}")
-        if cut := result.cut(agent.assembly.worlds.evaluation_limit):
+        if cut := result.cut(agent.policy.environments.evaluation_limit):
             typer.echo(f"incomplete    {cut}: evaluation.max_episode_steps")
         typer.echo(f"weights       {agent.weights}")
         return 0

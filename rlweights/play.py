@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rlweights.startup import settle
+from rlweights.backend import configure
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,10 +22,10 @@ def play(
     ] = None,
 ) -> None:
     """Play a run in its rendered environment."""
-    settle()
-    from rlweights.film import check_writable, write
-    from rlweights.guarded import guarded
-    from rlweights.trained import TrainedAgent
+    configure()
+    from rlweights.errors import guarded
+    from rlweights.running.trained import TrainedAgent
+    from rlweights.running.video import check_writable, write
 
     def session() -> int:
         if record is not None:

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rlweights.compiled import compiled
-from rlweights.interventions.base import Intervention
-from rlweights.optimizer import InterventionOptimizer
+from rlweights.weights.compilation import compiled
+from rlweights.weights.interventions.base import Intervention
+from rlweights.weights.optimizer import InterventionOptimizer
 
 STEPS = 2
 """Optimizer steps of one iteration."""

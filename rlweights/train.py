@@ -1,13 +1,12 @@
 """Trains an agent: `python -m rlweights.train cartpole --seed 1`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rlweights import BackendError, check_backend
-from rlweights.startup import settle
+from rlweights.backend import check_backend, configure
+from rlweights.errors import guarded
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,8 +42,10 @@ def train(
 
     Without arguments: PPO with weight clipping and adaptive parameter noise on CartPole-v1.
     """
-    settle()
-    from rlweights import session
+    configure()
+
+    from rlweights.running import session
+    from rlweights.running.recipe import Recipe
 
     changes = list(overrides or ())
     if algo is not None:
@@ -56,22 +57,31 @@ def train(
     if resume is not None:
         if seeds > 1:
             raise typer.BadParameter("starts new runs; it does not go with --resume", param_hint="--seeds")
-        raise typer.Exit(session.resume(resume, changes, quiet, watch))
+
+        def resumed() -> int:
+            return session.exit_code(session.resume(resume, changes, quiet=quiet, watch=watch))
+
+        raise typer.Exit(guarded(resumed))
     if seeds > 1:
-        from rlweights.seeds import train_seeds
+        from rlweights.experiments.seeds import train_seeds
 
         raise typer.Exit(train_seeds(agent, env, changes, runs, quiet, watch, seeds))
-    raise typer.Exit(session.train(agent, env, changes, runs, quiet, watch))
+
+    def trained() -> int:
+        return session.exit_code(Recipe(agent, changes, env=env).begin(runs, quiet=quiet, watch=watch))
+
+    raise typer.Exit(guarded(trained))
 
 
 def main(arguments: Any = None) -> None:
     """Runs the command line; every foreseen error is one line and an exit code."""
-    try:
+
+    def session() -> int:
         check_backend()
         app(arguments)
-    except BackendError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 0
+
+    raise SystemExit(guarded(session))
 
 
 if __name__ == "__main__":

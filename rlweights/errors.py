@@ -1,0 +1,78 @@
+"""Every error that a user can meet, each with the exit code that it ends a command with."""
+
+import sys
+from collections.abc import Callable
+from typing import ClassVar
+
+BAD_CONFIGURATION, STOPPED = 2, 3
+"""Exit codes: nothing was begun, because it cannot be; what was begun came to an end before its time."""
+
+
+class BackendError(RuntimeError):
+    """Keras is configured for a backend other than TensorFlow."""
+
+    exit_code: ClassVar[int] = BAD_CONFIGURATION
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, explained in one line."""
+
+    exit_code: ClassVar[int] = BAD_CONFIGURATION
+
+    def __init__(self, message: str):
+        super().__init__("".join(each if each.isprintable() else " " for each in message))
+
+
+class RunLockedError(RuntimeError):
+    """The run folder cannot be locked, most often because another process is training into it."""
+
+    exit_code: ClassVar[int] = BAD_CONFIGURATION
+
+
+class BrokenEnvironment(RuntimeError):
+    """An environment did what no environment may do; the message names it and says what came."""
+
+    exit_code: ClassVar[int] = STOPPED
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the last good checkpoint is intact."""
+
+    exit_code: ClassVar[int] = STOPPED
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written or read; the message names the file and the reason."""
+
+    exit_code: ClassVar[int] = STOPPED
+
+
+class RecordsError(RuntimeError):
+    """The records cannot be written, explained in one line."""
+
+    exit_code: ClassVar[int] = STOPPED
+
+
+FORESEEN = (
+    BackendError,
+    ConfigError,
+    RunLockedError,
+    BrokenEnvironment,
+    TrainingStopped,
+    CheckpointError,
+    RecordsError,
+)
+"""All of them: what is raised besides is a fault of rlweights itself, and shows its traceback."""
+
+
+def guarded(session: Callable[[], int]) -> int:
+    """Runs the body of a command; a foreseen error becomes one line and its exit code.
+
+    Returns:
+        The exit code of the process.
+    """
+    try:
+        return session()
+    except FORESEEN as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code

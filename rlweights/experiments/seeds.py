@@ -1,0 +1,85 @@
+"""Several seeds of one agent, side by side in processes of their own, and one summary of them."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rlweights.errors import guarded
+from rlweights.experiments.workers import Ended, Processes, cores
+from rlweights.learning.intervals import bootstrap_interval
+from rlweights.running.config.schema import Agent
+from rlweights.running.recipe import Recipe
+from rlweights.running.records.console import Console
+from rlweights.running.records.tensorboard_server import watched
+
+
+def train_seeds(
+    agent: str,
+    env: str | None,
+    overrides: Sequence[str],
+    runs: Path,
+    quiet: bool,
+    watch: bool,
+    count: int,
+) -> int:
+    """Trains `count` seeds, from the configured one on; as many at once as there are cores.
+
+    Each seed is a run of its own, the same that `--seed` gives.
+
+    Returns:
+        The exit code of the process: 0, or that of the first seed that did not come to its end.
+    """
+
+    def session() -> int:
+        recipe = Recipe(agent, overrides, env=env)
+        configuration, name = recipe.agent, recipe.name
+        seeds = range(configuration.seed, configuration.seed + count)
+        recipe.changed({"seed": seeds[-1]})  # there may be no such seed
+        at_once = min(count, cores())
+        console = Console(0, quiet=quiet)
+        console.start([f"agent        {name}, seeds {seeds[0]} to {seeds[-1]}, {at_once} at once"])
+        with watched(runs, console.message) if watch else contextlib.nullcontext():
+            processes = Processes(at_once)
+            ended = []
+            arguments = (agent, env, overrides, runs)
+            for each in processes.train(seeds, *arguments):
+                ended.append(each)
+                if not quiet:
+                    console.message(_line(each))
+            ended.sort(key=lambda each: each.seed)
+            console.summary(_summary(configuration, ended, runs / name))
+        for error in dict.fromkeys(each.error for each in ended if each.error):
+            print(f"error: {error}", file=sys.stderr)
+        codes = [each.code for each in ended if each.code]
+        return codes[0] if codes else 0
+
+    return guarded(session)
+
+
+def _line(each: Ended) -> str:
+    return f"seed {each.seed:<8}{_result(each)}"
+
+
+def _result(each: Ended) -> str:
+    if each.mean is None:
+        return "stopped" if each.code > 128 else "failed"
+    return f"{each.mean:8.1f} +- {each.facts['std']:<8.1f}{each.facts['seconds']:8.1f} s"
+
+
+def _summary(agent: Agent, ended: Sequence[Ended], folder: Path) -> dict[str, str]:
+    """One line for each seed, and the mean over them with its interval."""
+    facts = {f"seed {each.seed}": f"{_result(each):<31}{each.facts.get('run', '')}" for each in ended}
+    means = [each.mean for each in ended if each.mean is not None]
+    if means:
+        interval = bootstrap_interval(means, np.mean)
+        facts["mean"] = (
+            f"{interval.estimate:8.1f} [{interval.low:.1f}, {interval.high:.1f}], "
+            f"95 % interval over {len(means)} seed{'s' if len(means) > 1 else ''}"
+        )
+    if agent.expect is not None:
+        facts["expected"] = f"{agent.expect.mean_reward:8.1f}"
+    facts["compare"] = f"rlweights compare {folder}/*"
+    return facts

@@ -1,0 +1,1 @@
+"""Ring 2: arrays in, arrays out. No files, no printing."""

@@ -1,0 +1,84 @@
+"""A closer look at an agent while it trains: its weights, and how plastic its hidden units still are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlweights.learning.learner import Learner
+from rlweights.weights import diagnostics
+from rlweights.weights.compilation import TaggedScalars, compiled
+
+PROBE_SIZE = 256
+"""Observations on which hidden units are measured: fixed for a run, so that only the weights move."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a histogram shows: values, and the bound that they cannot pass; None: there is none."""
+
+    values: np.ndarray
+    bound: float | None = None
+
+
+class Inspection:
+    """Measures an agent's kernels, and its hidden units on a fixed batch of observations.
+
+    Args:
+        learner: The agent's learner.
+        initial: The initial values of the trainable variables, in order.
+        probe: The fixed batch [B, ...].
+    """
+
+    def __init__(self, learner: Learner, initial: Sequence[np.ndarray], probe: np.ndarray):
+        self._learner = learner
+        self._tagged = TaggedScalars()
+        self._kernels = [
+            (variable, tf.constant(first))
+            for variable, first in zip(learner.networks.trainable_variables, initial, strict=True)
+            if len(variable.shape) >= 2
+        ]
+        self.probe = probe
+        self._measure = compiled(self._scalars, tf.TensorSpec(probe.shape, probe.dtype), xla=False)
+
+    def measure(self) -> dict[str, float]:
+        """Returns the scalars of the present weights, by tag."""
+        return self._tagged.unpacked(self._measure(tf.constant(self.probe)).numpy())
+
+    def spreads(self) -> dict[str, Spread]:
+        """Returns what histograms show, by tag: the present kernels, and the newest gradient of each.
+
+        Nothing is computed for it: the update has left the gradients behind.
+        """
+        spreads = {}
+        for variable, _ in self._kernels:
+            limits = [float(limit) for limit in self._limits(variable)]
+            spreads[f"weights/{variable.path}"] = Spread(variable.numpy(), min(limits, default=None))
+            spreads[f"gradients/{variable.path}"] = Spread(self._learner.gradients[variable.path].numpy())
+        return spreads
+
+    def _limits(self, variable: Any) -> list[Any]:
+        """The bounds that rules hold a weight to, as they were in the last optimizer step."""
+        optimizer = self._learner.optimizer
+        step = tf.maximum(tf.convert_to_tensor(optimizer.iterations) - 1, 0)
+        rules = [rule for rule in optimizer.interventions if any(v is variable for v in rule.variables)]
+        return [limit for rule in rules if (limit := rule.limit(variable, step)) is not None]
+
+    def _scalars(self, probe):
+        scalars: dict[str, Any] = {}
+        for variable, first in self._kernels:
+            layer, weight = variable.path.rpartition("/")[0], variable.value
+            scalars[f"weights/{layer}/norm"] = diagnostics.weight_norm(weight)
+            scalars[f"weights/{layer}/rms"] = diagnostics.weight_rms(weight)
+            scalars[f"weights/{layer}/max"] = diagnostics.weight_max(weight)
+            scalars[f"weights/{layer}/distance_from_init"] = diagnostics.distance_from_init(weight, first)
+            if limits := self._limits(variable):
+                scalars[f"weights/{layer}/bound"] = tf.reduce_min(tf.stack(limits))
+        for layer, activations in self._learner.networks.activations(probe).items():
+            scalars[f"plasticity/{layer}/dormant_share"] = diagnostics.dormant_share(activations)
+            scalars[f"plasticity/{layer}/saturated_units"] = diagnostics.saturated_units(activations)
+            if len(activations.shape) == 2:
+                scalars[f"plasticity/{layer}/effective_rank"] = diagnostics.effective_rank(activations)
+        return self._tagged.packed(scalars)

@@ -1,0 +1,1 @@
+"""Two ways to run iterations, one interface: Python steps Gymnasium, or one program does everything."""

@@ -1,0 +1,244 @@
+"""Iterations that are one compiled program: environment, policy, learner and rules."""
+
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rlweights.learning.batch import Batch, Episodes
+from rlweights.learning.environments.base import (
+    Draw,
+    Environment,
+    VectorState,
+    final_observations,
+    reset_all,
+    step_all,
+)
+from rlweights.learning.inspection import PROBE_SIZE
+from rlweights.learning.learner import Learner
+from rlweights.learning.loops.base import Row
+from rlweights.learning.spaces import ObservationEncoder
+from rlweights.weights import prng
+from rlweights.weights.compilation import TaggedScalars, compiled
+
+ROWS, COLUMNS = 64, 128
+"""Iterations that one call of the whole-loop program runs at most, and scalars of each at most."""
+
+
+class GraphPrograms:
+    """The whole training loop as one program: environment, policy, learner and rules.
+
+    Python calls it for many iterations at once and gets one row of scalars for each. The environments'
+    states are variables, so a checkpoint of them continues exactly.
+
+    Args:
+        learner: The agent's learner.
+        environment: The environment as TensorFlow functions.
+        num_envs: Number of environments N.
+        seed: Seed of environments and actions.
+    """
+
+    def __init__(self, learner: Learner, environment: Environment, num_envs: int, seed: int):
+        self._learner = learner
+        self._environment = environment
+        self._num_envs = num_envs
+        self.seed = _state(tf.constant(seed), "environment/seed")
+        first = reset_all(environment, num_envs, Draw(seed, 0))
+        self._episodes = VectorState(*(_state(x, f"environment/{n}") for n, x in first._asdict().items()))
+        self._clock = _state(tf.constant(0), "environment/clock")
+        self._scalars = TaggedScalars()
+        self._iterate = compiled(self._iterations, tf.TensorSpec([], tf.int32))
+
+    @property
+    def variables(self) -> list[Any]:
+        """The environments' state."""
+        return [*self._episodes, self._clock, self.seed]
+
+    def probe(self, size: int) -> np.ndarray:
+        """Returns observations [size, ...] of environments of their own, after ten random actions each."""
+        environment, distribution = self._environment, self._learner.distribution
+        draw = prng.uniform if distribution.noise_kind == "uniform" else prng.normal
+        episodes = reset_all(environment, size, Draw(0, 0, "probe"))
+        for clock in range(10):
+            noise = draw(distribution.noise_shape((size,)), 0, "probe", clock)
+            action = distribution.sample(tf.zeros((size, distribution.parameter_size)), noise)
+            episodes, _ = step_all(environment, episodes, action, Draw(0, clock, "probe"))
+        return environment.observe(episodes.state).numpy()
+
+    def iterate(self, count: int) -> list[dict[str, float]]:
+        """Runs `count` iterations, at most ROWS, and returns the scalars of each."""
+        rows = self._iterate(tf.constant(count)).numpy()[:count]
+        return [self._scalars.unpacked(row) for row in rows]
+
+    def _iterations(self, count):
+        """The program: [ROWS, COLUMNS] scalars, of which `count` rows are filled."""
+
+        def iteration(i, rows):
+            row = self._scalars.packed(self._iteration())
+            row = tf.pad(row, [[0, COLUMNS - row.shape[0]]])
+            return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], row[None])
+
+        start = (tf.constant(0), tf.zeros([ROWS, COLUMNS]))
+        return tf.while_loop(lambda i, _: i < count, iteration, start, maximum_iterations=ROWS)[1]
+
+    def _iteration(self) -> dict[str, Any]:
+        """One rollout and its update."""
+        self._learner.optimizer.begin_iteration()
+        batch, scalars = self._rollout()
+        return scalars | self._learner.learn(batch)
+
+    def _rollout(self) -> tuple[Batch, dict[str, Any]]:
+        learner, environment = self._learner, self._environment
+        T, N = learner.algorithm.n_steps, self._num_envs
+        distribution = learner.distribution
+        clock, seed = tf.convert_to_tensor(self._clock), tf.convert_to_tensor(self.seed)
+        draw = prng.uniform if distribution.noise_kind == "uniform" else prng.normal
+        noise = draw(distribution.noise_shape((T, N)), seed, "actions", learner.iteration.value)
+        episodes = VectorState(*(tf.convert_to_tensor(x) for x in self._episodes))
+
+        def step(t, episodes, record):
+            parameters = learner.networks.policy(environment.observe(episodes.state))
+            action = distribution.sample(parameters, noise[t])
+            following, outcome = step_all(environment, episodes, action, Draw(seed, clock + t))
+            values = (episodes.state, action, *outcome)
+            record = tuple(array.write(t, x) for array, x in zip(record, values, strict=True))
+            return t + 1, following, record
+
+        kinds = (
+            self._episodes.state.dtype,
+            distribution.action_dtype,
+            *("float32", "bool", "bool", "float32", "int32"),
+        )
+        record = tuple(tf.TensorArray(kind, T, clear_after_read=False) for kind in kinds)
+        _, episodes, record = tf.while_loop(
+            lambda t, *_: t < T, step, (tf.constant(0), episodes, record), maximum_iterations=T
+        )
+        states, actions, rewards, terminated, truncated, returns, lengths = (a.stack() for a in record)
+        states = tf.ensure_shape(states, (T, *self._episodes.state.shape))
+        actions = tf.ensure_shape(actions, (T, N, *distribution.action_shape))
+        last_observations = environment.observe(episodes.state)
+        following = self._revived(episodes, last_observations, Draw(seed, clock + T))
+        for variable, value in zip(self._episodes, following, strict=True):
+            variable.assign(value)
+        self._clock.assign_add(T)
+
+        ended = tf.cast(terminated | truncated, tf.float32)
+        scalars = {
+            "episodes/count": tf.reduce_sum(ended),
+            "episodes/total_return": tf.reduce_sum(returns * ended),
+            "episodes/total_length": tf.reduce_sum(tf.cast(lengths, tf.float32) * ended),
+        }
+        observations = environment.observe(tf.reshape(states, [T * N, *states.shape[2:]]))
+        batch = Batch(
+            tf.reshape(observations, [T, N, *observations.shape[1:]]),
+            actions,
+            tf.ensure_shape(rewards, (T, N)),
+            tf.cast(tf.ensure_shape(terminated, (T, N)), tf.float32),
+            tf.cast(tf.ensure_shape(truncated, (T, N)), tf.float32),
+            tf.ones((T, N)),
+            last_observations,
+            self._final_values(states, actions, truncated, Draw(seed, clock)),
+            tf.ensure_shape(ended, (T, N)),
+        )
+        return batch, scalars
+
+    def _revived(self, episodes: VectorState, observations, draw: Draw) -> VectorState:
+        """Begins new episodes where observation or return are not finite: they would stay so for ever."""
+        size = self._num_envs
+        finite = tf.math.is_finite(episodes.episode_return)
+        if observations.dtype.is_floating:
+            finite &= tf.reduce_all(tf.math.is_finite(tf.reshape(observations, [size, -1])), axis=1)
+
+        def revived():
+            fresh = reset_all(self._environment, size, draw.named("revival"))
+            return [
+                tf.where(tf.reshape(finite, [size] + [1] * (old.shape.rank - 1)), old, new)
+                for old, new in zip(episodes, fresh, strict=True)
+            ]
+
+        return VectorState(*tf.cond(tf.reduce_all(finite), lambda: list(episodes), revived))
+
+    def _final_values(self, states, actions, truncated, draw: Draw):
+        """V of the final observations, recomputed in one batch, and only if an episode was cut off."""
+        T, N = states.shape[:2]
+
+        def recomputed():
+            clocks = draw.clock + tf.range(T)
+            finals = final_observations(self._environment, states, actions, clocks, draw)
+            values = self._learner.networks.values(tf.reshape(finals, [T * N, *finals.shape[2:]]))
+            return tf.reshape(values, (T, N))
+
+        return tf.cond(tf.reduce_any(truncated), recomputed, lambda: tf.zeros((T, N)))
+
+
+def _state(value, name: str):
+    """A variable that is neither trained nor part of a network."""
+    value = tf.convert_to_tensor(value)
+    return keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name.replace("/", "_"))
+
+
+SECONDS_PER_CALL = 0.5
+"""About how long the whole-loop program runs before Python gets to show something."""
+
+
+class GraphLoop:
+    """Iterations in environments that are TensorFlow functions, many in one call.
+
+    Args:
+        learner: The agent's learner.
+        environment: The environment.
+        encoder: Of its observations.
+        num_envs: Number of environments N.
+        seed: Seed of environments and actions.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        learner: Learner,
+        environment: Environment,
+        encoder: ObservationEncoder,
+        num_envs: int,
+        seed: int,
+    ):
+        self.programs = GraphPrograms(learner, environment, num_envs, seed)
+        self.variables = self.programs.variables
+        self._encoder = encoder
+        self._seed = seed
+        self._count = 1
+
+    def boundary(self, iteration: int, attempt: int) -> None:
+        """Only another attempt needs another seed: the environments' state is among the variables."""
+        self.programs.seed.assign(self._seed + 7_919 * attempt)
+
+    def advance(self, iteration: int, limit: int) -> list[Row]:
+        """Runs as many iterations as take about SECONDS_PER_CALL."""
+        count = min(limit, self._count)
+        started = time.monotonic()
+        rows = self.programs.iterate(count)
+        elapsed = max(time.monotonic() - started, 1e-6)
+        self._count = int(min(ROWS, max(1, self._count * 2), max(1, count * SECONDS_PER_CALL / elapsed)))
+        return [(scalars, Episodes(*(_taken(scalars, name) for name in _EPISODES))) for scalars in rows]
+
+    def probe(self) -> np.ndarray:
+        """Returns observations after some random actions in as many environments of their own."""
+        return self.programs.probe(PROBE_SIZE)
+
+    @property
+    def probe_spec(self) -> tuple[tuple[int, ...], str]:
+        """PROBE_SIZE observations."""
+        return (PROBE_SIZE, *self._encoder.shape), self._encoder.dtype
+
+    def close(self) -> None:
+        """Holds nothing that needs closing."""
+
+
+_EPISODES = ("count", "total_return", "total_length")
+
+
+def _taken(scalars: dict[str, float], name: str) -> Any:
+    value = scalars.pop(f"episodes/{name}")
+    return value if name == "total_return" else int(value)

@@ -1,0 +1,327 @@
+"""Policy and value networks: named Keras models from observations to one flat vector of outputs.
+
+Every layer has a name of its own, so that `variable.path` reads "policy/hidden_0/kernel" whatever else
+the process has built before.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from rlweights.learning.normalization import ObservationNormalization
+
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Filters, kernel size and stride of the convolutions of Mnih et al. 2015, "Nature", 518:529."""
+
+
+class Trunk(keras.Model):
+    """Hidden layers: optional convolutions, then dense layers, each with an optional layer norm.
+
+    Args:
+        hidden_sizes: Units of each dense layer.
+        activation: Name of a Keras activation.
+        layer_norm: Whether to normalise before each activation.
+        convolutions: (filters, kernel size, stride) of each convolution; for images [H, W, C].
+        normalization: Normalises observations first; shared between networks.
+        name: First part of the path of every weight.
+        seed: Seed of the initial weights, orthogonal with gain sqrt(2).
+    """
+
+    def __init__(
+        self,
+        hidden_sizes: Sequence[int],
+        activation: str = "tanh",
+        *,
+        layer_norm: bool = False,
+        convolutions: Sequence[tuple[int, int, int]] = (),
+        normalization: ObservationNormalization | None = None,
+        name: str = "trunk",
+        seed: int = 0,
+    ):
+        super().__init__(name=name)
+        self.normalization = normalization
+        self.activation = keras.activations.get(activation)
+        self.convolutions = [
+            keras.layers.Conv2D(
+                filters,
+                size,
+                stride,
+                kernel_initializer=_orthogonal(2**0.5, seed + 100 + i),
+                name=f"convolution_{i}",
+            )
+            for i, (filters, size, stride) in enumerate(convolutions)
+        ]
+        self.hidden = [
+            keras.layers.Dense(units, kernel_initializer=_orthogonal(2**0.5, seed + i), name=f"hidden_{i}")
+            for i, units in enumerate(hidden_sizes)
+        ]
+        self.norms = [
+            keras.layers.LayerNormalization(name=f"norm_{i}") if layer_norm else None
+            for i in range(len(hidden_sizes))
+        ]
+
+    def activations(self, observations) -> dict[str, Any]:
+        """Returns the outputs [..., units] of every hidden layer by its path ("policy/hidden_0")."""
+        layers = [*self.convolutions, *self.hidden]
+        outputs = self._outputs(observations)[: len(layers)]
+        return {a.kernel.path.rpartition("/")[0]: x for a, x in zip(layers, outputs, strict=True)}
+
+    def _outputs(self, observations) -> list[Any]:
+        """The outputs of every hidden layer, in order; the last are the features."""
+        x: Any = observations
+        if self.normalization is not None:
+            x = self.normalization(x)
+        seen: list[Any] = []
+        if self.convolutions:
+            x = ops.multiply(ops.cast(x, "float32"), 1.0 / 255.0) if x.dtype == "uint8" else x
+            for layer in self.convolutions:
+                x = self.activation(layer(x))
+                seen.append(x)
+            x = ops.reshape(x, (-1, int(np.prod(x.shape[1:]))))
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = layer(x)
+            x = self.activation(x if norm is None else norm(x))
+            seen.append(x)
+        return seen or [x]
+
+    def call(self, observations):
+        """Returns the features [B, units]."""
+        return self._outputs(observations)[-1]
+
+
+class CustomTrunk(keras.Model):
+    """Hidden layers of the user's own: whatever turns observations into features [B, units].
+
+    Observations come as float32: images in [0, 1], or normalised if the agent normalises them. Weights are
+    named by this trunk and the model's own layers, "policy/conv/kernel".
+
+    Args:
+        build: From the shape of one observation to a Keras model or layer. Initial weights that have no seed
+            of their own get one from `seed`.
+        observation_shape: Shape of one observation.
+        normalization: Normalises observations first; shared between networks.
+        name: First part of the path of every weight.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: If what is built is no Keras layer, or does not return features.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[tuple[int, ...]], Any],
+        observation_shape: Sequence[int],
+        *,
+        normalization: ObservationNormalization | None = None,
+        name: str = "trunk",
+        seed: int = 0,
+    ):
+        super().__init__(name=name)
+        self.normalization = normalization
+        shape = tuple(observation_shape)
+        state = random.getstate()
+        random.seed(seed)  # from here Keras takes the seeds of initialisers that have none
+        try:
+            with keras.name_scope(name):
+                self.model = build(shape)
+                if not isinstance(self.model, keras.layers.Layer):
+                    raise ValueError(f"must return a Keras model. Received: {type(self.model).__name__}")
+                features = self.model(ops.zeros((2, *shape)))
+        finally:
+            random.setstate(state)
+        found = getattr(features, "shape", type(features).__name__)
+        if not keras.ops.is_tensor(features) or len(found) != 2 or found[0] != 2:
+            raise ValueError(f"must return features [B, units]; two observations became {found}")
+
+    def prepared(self, observations):
+        """Returns observations as the model sees them, float32."""
+        if self.normalization is not None:
+            return self.normalization(observations)
+        scale = 1.0 / 255.0 if observations.dtype == "uint8" else 1.0
+        return ops.cast(observations, "float32") * scale
+
+    def activations(self, observations) -> dict[str, Any]:
+        """Returns the features [B, units]; the model's other layers are its own business."""
+        return {f"{self.name}/features": self(observations)}
+
+    def call(self, observations):
+        """Returns the features [B, units]."""
+        return self.model(self.prepared(observations))
+
+
+class Head(keras.Model):
+    """A trunk and a linear layer, with optional free parameters (log standard deviations) behind it.
+
+    Args:
+        trunk: The hidden layers; two heads may share one.
+        outputs: Number of linear outputs.
+        gain: Gain of the orthogonal initial kernel: 0.01 for policies, 1 for values.
+        log_std: Initial log standard deviation, appended `outputs` times to the output; None: none.
+        name: First part of the path of the head's own weights.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        outputs: int,
+        gain: float,
+        *,
+        log_std: float | None = None,
+        name: str,
+        seed: int,
+    ):
+        super().__init__(name=name)
+        self.trunk = trunk
+        self.head = keras.layers.Dense(outputs, kernel_initializer=_orthogonal(gain, seed), name="head")
+        self.outputs = outputs
+        self.initial_log_std = log_std
+        self.log_std: Any = None
+
+    def build(self, input_shape):
+        """Builds trunk and head under this model's own name."""
+        if self.initial_log_std is not None:
+            self.log_std = self.add_weight(
+                shape=(self.outputs,),
+                initializer=keras.initializers.Constant(self.initial_log_std),
+                name="log_std",
+            )
+        self.built = True
+
+    def call(self, observations):
+        """Returns the outputs [B, outputs], or [B, 2 * outputs] with log standard deviations."""
+        outputs = self.head(self.trunk(observations))
+        if self.log_std is None:
+            return outputs
+        return ops.concatenate([outputs, ops.broadcast_to(self.log_std, ops.shape(outputs))], axis=-1)
+
+
+@dataclass
+class ActorCritic:
+    """The two networks of an agent: `policy` gives distribution parameters, `value` gives V(s)."""
+
+    policy: keras.Model
+    value: keras.Model
+    normalization: ObservationNormalization | None = None
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """All trainable weights, each once (a shared trunk belongs to both networks)."""
+        both = [*self.policy.trainable_variables, *self.value.trainable_variables]
+        return list({id(v): v for v in both}.values())
+
+    @property
+    def variables(self) -> list[Any]:
+        """All weights and statistics, each once."""
+        both = [*self.policy.variables, *self.value.variables]
+        return list({id(v): v for v in both}.values())
+
+    @property
+    def log_std(self) -> Any:
+        """The policy's log standard deviations [outputs], for continuous actions; else None."""
+        return getattr(self.policy, "log_std", None)
+
+    def values(self, observations) -> Any:
+        """Returns V [B] of observations [B, ...]."""
+        return ops.squeeze(self.value(observations), -1)
+
+    def activations(self, observations) -> dict[str, Any]:
+        """Returns the hidden activations by layer path ("policy/hidden_0"), [B, units] each."""
+        trunks = {id(each.trunk): each.trunk for each in (self.policy, self.value)}
+        return {k: v for trunk in trunks.values() for k, v in trunk.activations(observations).items()}
+
+
+def actor_critic(
+    observation_shape: Sequence[int],
+    parameter_outputs: int,
+    *,
+    hidden_sizes: Sequence[int] = (64, 64),
+    value_hidden_sizes: Sequence[int] | None = None,
+    activation: str = "tanh",
+    layer_norm: bool = False,
+    shared: bool = False,
+    convolutions: Sequence[tuple[int, int, int]] = (),
+    log_std: float | None = None,
+    normalize_observations: bool = False,
+    policy_gain: float = 0.01,
+    model: Callable[[tuple[int, ...]], Any] | None = None,
+    seed: int = 0,
+) -> ActorCritic:
+    """Builds the two networks of an agent.
+
+    Args:
+        observation_shape: Shape of one observation.
+        parameter_outputs: Linear outputs of the policy (logits, or means).
+        hidden_sizes: Units of the hidden layers of the policy.
+        value_hidden_sizes: Units of those of the value network; None: the same.
+        activation: Name of a Keras activation.
+        layer_norm: Whether to put a layer norm before each activation.
+        shared: Whether both networks share one trunk ("trunk/hidden_0").
+        convolutions: See `Trunk`.
+        log_std: Initial log standard deviation, for continuous actions.
+        normalize_observations: Whether observations are normalised by running statistics, as a layer.
+        policy_gain: Gain of the policy's last layer.
+        model: Builds hidden layers of one's own instead of those described here, see `CustomTrunk`.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: If `model` builds what does not fit, or weights whose names depend on what the process
+            has built before.
+    """
+    normalization = (
+        ObservationNormalization(observation_shape, name="normalization") if normalize_observations else None
+    )
+
+    def trunk(name, sizes, seed):
+        if model is not None:
+            return CustomTrunk(model, observation_shape, normalization=normalization, name=name, seed=seed)
+        return Trunk(
+            sizes,
+            activation,
+            layer_norm=layer_norm,
+            convolutions=convolutions,
+            normalization=normalization,
+            name=name,
+            seed=seed,
+        )
+
+    dtype = "uint8" if convolutions else "float32"
+    example = ops.zeros((1, *observation_shape), dtype=dtype)
+    policy_trunk = trunk("trunk" if shared else "policy", hidden_sizes, seed * 1000)
+    value_trunk = policy_trunk
+    if not shared:
+        sizes = hidden_sizes if value_hidden_sizes is None else value_hidden_sizes
+        value_trunk = trunk("value", sizes, seed * 1000 + 300)
+    # Built on their own, trunks and heads keep one-part path prefixes; inside a call they would nest.
+    for each in (policy_trunk, value_trunk):
+        each(example)
+    policy = Head(
+        policy_trunk, parameter_outputs, policy_gain, log_std=log_std, name="policy", seed=seed * 1000 + 600
+    )
+    value = Head(value_trunk, 1, 1.0, name="value", seed=seed * 1000 + 700)
+    for each in (policy, value):
+        each(example)
+    if model is not None:
+        another = policy_trunk if value_trunk is not policy_trunk else trunk("trunk", (), 0)
+        _check_names(value_trunk, another)
+    return ActorCritic(policy, value, normalization)
+
+
+def _check_names(trunk: CustomTrunk, another: CustomTrunk) -> None:
+    """Refuses weights that are called otherwise when they are built again: no checkpoint could be read."""
+    ours, theirs = ([v.path.partition("/")[2] for v in each.model.variables] for each in (trunk, another))
+    for first, second in zip(ours, theirs, strict=True):
+        if first != second:
+            why = f"{first!r} is {second!r} when it is built again"
+            raise ValueError(f"every layer and model in it needs a name of its own: {why}")
+    if double := next((name for name in ours if ours.count(name) > 1), None):
+        raise ValueError(f"every layer and model in it needs a name of its own: there are two {double!r}")
+
+
+def _orthogonal(gain: float, seed: int) -> Any:
+    return keras.initializers.Orthogonal(gain=gain, seed=seed)

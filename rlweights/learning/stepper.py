@@ -1,0 +1,152 @@
+"""A Gymnasium vector environment as arrays: every autoreset mode alike, and errors that name it."""
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from rlweights.errors import BrokenEnvironment
+from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
+
+
+class Transition(NamedTuple):
+    """One step of N environments."""
+
+    observations: np.ndarray  # [N, ...], to act on next
+    rewards: np.ndarray  # [N]
+    terminated: np.ndarray  # [N] bool, the step ended its episode for good
+    truncated: np.ndarray  # [N] bool, the step's episode was cut off
+    ended: np.ndarray  # [N] bool, either of both
+    valid: np.ndarray  # [N] bool, False where the step was a reset that ignored its action
+    finals: dict[int, np.ndarray]  # where an episode was cut and `observations` shows the next one already
+
+
+class Stepper:
+    """Steps a vector environment: sampled actions in, encoded and checked arrays out.
+
+    Under NEXT_STEP the step after an end is a reset that ignores its action, and the observation before it
+    is the final one. Under SAME_STEP the final observation comes in the info. With autoreset disabled the
+    environments that ended are reset here.
+
+    Args:
+        envs: The vector environment.
+
+    Raises:
+        ValueError: If it has a space that is not supported; the message shows it.
+    """
+
+    def __init__(self, envs: gym.vector.VectorEnv):
+        self.envs = envs
+        self.num_envs = envs.num_envs
+        self.name = _name(envs)
+        self.encoder = observation_encoder(envs.single_observation_space)
+        self._decode = action_decoder(envs.single_action_space)
+        mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # Gymnasium's own default
+        self.mode = AutoresetMode(mode)
+        self._all = np.ones(self.num_envs, bool)
+        self._valid = self._all  # of the next step
+
+    @property
+    def separates(self) -> bool:
+        """Whether the observation after an episode's end belongs to the next episode already."""
+        return self.mode is not AutoresetMode.NEXT_STEP
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Resets all environments by one seed and returns their observations [N, ...]."""
+        self._valid = self._all
+        return self._reset(seed=seed)
+
+    def step(self, actions: np.ndarray) -> Transition:
+        """Steps all environments with sampled actions [N, ...].
+
+        Raises:
+            BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
+        """
+        try:
+            raw, rewards, terminated, truncated, info = self.envs.step(self._decode(actions))
+        except Exception as error:  # whatever a user's environment raises
+            raise BrokenEnvironment(f"{self.name}: step() raised {_described(error)}") from error
+        rewards = self._checked("rewards", rewards, "fiu", "numbers")
+        terminated = self._checked("terminations", terminated, "b", "booleans")
+        truncated = self._checked("truncations", truncated, "b", "booleans")
+        ended = terminated | truncated
+        observations = self._encoded(raw)
+        valid, finals = self._valid, {}
+        if valid is not self._all:
+            rewards = np.where(valid, rewards, 0.0)
+        some = ended.any()
+        self._valid = ~ended if some and not self.separates else self._all
+        if some and self.separates:
+            cut = np.flatnonzero(ended & ~terminated)
+            if self.mode is AutoresetMode.SAME_STEP:
+                finals = {int(n): self._final(info, int(n)) for n in cut}
+            else:
+                finals = {int(n): observations[n].copy() for n in cut}
+                observations = self._reset(options={"reset_mask": ended})
+        return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
+
+    def _reset(self, **arguments: Any) -> np.ndarray:
+        try:
+            raw, _ = self.envs.reset(**arguments)
+        except Exception as error:  # whatever a user's environment raises
+            raise BrokenEnvironment(f"{self.name}: reset() raised {_described(error)}") from error
+        return self._encoded(raw)
+
+    def _final(self, info: dict[str, Any], n: int) -> np.ndarray:
+        final = info.get("final_obs")
+        if final is None or final[n] is None:
+            raise BrokenEnvironment(f"{self.name}: autoreset in the same step, but no info['final_obs'][{n}]")
+        return self._encoded(one_batch(final[n]), 1)[0]
+
+    def _encoded(self, observations: Any, size: int | None = None) -> np.ndarray:
+        encoder = self.encoder
+        try:
+            encoded = encoder.encode(observations)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise self._misfit(observations) from error
+        if encoded.shape != (size or self.num_envs, *encoder.shape) or encoded.dtype != encoder.dtype:
+            raise self._misfit(observations)
+        return encoded
+
+    def _misfit(self, observations: Any) -> BrokenEnvironment:
+        return BrokenEnvironment(
+            f"{self.name}: observations of {self.num_envs} environments do not fit "
+            f"{self.envs.single_observation_space}: {_shown(observations)}"
+        )
+
+    def _checked(self, what: str, values: Any, kinds: str, expected: str) -> np.ndarray:
+        array = np.asarray(values)
+        if array.shape != (self.num_envs,) or array.dtype.kind not in kinds:
+            raise BrokenEnvironment(
+                f"{self.name}: {what} must be {expected} of shape ({self.num_envs},): {_shown(values)}"
+            )
+        return array
+
+
+def _name(envs: gym.vector.VectorEnv) -> str:
+    """The registered id, or the name of the class that was vectorised."""
+    registered = getattr(envs.spec, "id", None)
+    if registered:
+        return registered
+    vector: Any = envs.unwrapped
+    single = getattr(vector, "envs", None)
+    return type(single[0].unwrapped if single else vector).__name__
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _shown(value: Any) -> str:
+    """What came, in a few words."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(_shown(each) for each in value) + ")"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
+        return f"a {type(value).__name__} of unequal parts"
+    values = np.array2string(array.ravel()[:4], threshold=4, separator=", ", precision=4)
+    return f"{array.dtype} of shape {array.shape}, {values[:60]}"

@@ -1,0 +1,1 @@
+"""Ring 3: one run, its files, clocks and console."""

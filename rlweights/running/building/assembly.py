@@ -1,0 +1,77 @@
+"""What trains: a policy with its rules, its optimizer, its learner, and the loop that runs them."""
+
+from pathlib import Path
+
+from rlweights.errors import ConfigError
+from rlweights.learning.learner import Learner
+from rlweights.learning.loops.base import Loop
+from rlweights.learning.loops.device import GraphLoop
+from rlweights.learning.loops.host import HostLoop
+from rlweights.running.building.keras_objects import inner_optimizer
+from rlweights.running.building.policy import Policy
+from rlweights.running.building.rules import check_scores, rules_of, try_rules
+from rlweights.running.config.schema import Agent
+from rlweights.weights.optimizer import InterventionOptimizer
+
+
+class Assembly(Policy):
+    """Everything that one agent consists of, built from its configuration.
+
+    Args:
+        agent: See `Policy`.
+        source: See `Policy`.
+        folder: See `Policy`.
+
+    Attributes:
+        rules: The interventions, in their order.
+        optimizer: Built on the networks' weights.
+        learner: Updates the networks by rollouts.
+
+    Raises:
+        ConfigError: See `Policy`.
+    """
+
+    def __init__(self, agent: Agent, source: str, folder: Path | None = None):
+        super().__init__(agent, source, folder)
+        self.rules = rules_of(agent, self.files, self.networks)
+        self.optimizer = self._optimizer()
+        try_rules(agent, self.files, self.rules)
+        check_scores(source, self.optimizer, self.networks, self.encoder)
+        self.learner = Learner(
+            agent.algorithm,
+            self.networks,
+            self.distribution,
+            self.optimizer,
+            num_envs=agent.environment.num_envs,
+            total_iterations=agent.total_iterations,
+            seed=agent.seed,
+            normalize_rewards=agent.environment.normalize_rewards,
+        )
+
+    def make_loop(self) -> Loop:
+        """Makes what runs the iterations, in environments of its own that it closes."""
+        num_envs, seed = self.agent.environment.num_envs, self.agent.seed
+        if self.environments.tensorflow is not None:
+            return GraphLoop(self.learner, self.environments.tensorflow, self.encoder, num_envs, seed)
+        return HostLoop(self.learner, self.environments.vector(num_envs), self.encoder, seed)
+
+    def _optimizer(self) -> InterventionOptimizer:
+        try:
+            optimizer = InterventionOptimizer(
+                inner_optimizer(self.agent, self.source),
+                self.rules,
+                feedback={"progress": 0.0},
+                metrics_every=self._steps_per_iteration(),
+                name="interventions",
+            )
+            optimizer.build(self.networks.trainable_variables)
+        except ConfigError:
+            raise
+        except Exception as error:  # a rule's own `build` may raise anything
+            raise ConfigError(f"{self.source}: {self.files.place(error)}") from error
+        return optimizer
+
+    def _steps_per_iteration(self) -> int:
+        """Optimizer steps of one iteration: rules are measured at the last of them."""
+        algorithm, rollout = self.agent.algorithm, self.agent.steps_per_iteration
+        return algorithm.n_epochs * (rollout // (algorithm.batch_size or rollout))

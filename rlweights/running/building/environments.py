@@ -1,0 +1,285 @@
+"""The environments of one agent: to train in, to be evaluated in, to be looked at."""
+
+import contextlib
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import AutoresetMode
+
+from rlweights.errors import ConfigError
+from rlweights.learning import environments
+from rlweights.learning.environments.envpool import Reseeded
+from rlweights.learning.environments.vector import VectorAdapter
+from rlweights.running.building.user_code import UserCode, arguments_of
+from rlweights.running.config import extras
+from rlweights.running.config.messages import choices, first_line, missing, nearest, refusal
+from rlweights.running.config.schema import Agent, Wrapper
+from rlweights.running.interrupts import shielded
+
+
+class EnvironmentFactory:
+    """Makes the environments of one agent.
+
+    Args:
+        agent: The configuration.
+        files: Where classes of the user's own come from.
+
+    Attributes:
+        tensorflow: The environment as a TensorFlow function, if the agent trains in one; else None.
+
+    Raises:
+        ConfigError: If there is no such environment, or it does not take its arguments.
+    """
+
+    def __init__(self, agent: Agent, files: UserCode):
+        self._section = agent.environment
+        self._seed = agent.seed
+        self._longest = agent.evaluation.max_episode_steps
+        self._files = files
+        self._source = files.source
+        self.tensorflow: environments.Environment | None = None
+        if self._section.backend == "tensorflow":
+            self.tensorflow = self._tensorflow()
+
+    def spaces(self) -> tuple[gym.Space, gym.Space]:
+        """Returns the spaces of one environment's observations and actions."""
+        twin = self.tensorflow
+        if twin is not None:
+            return self._made(lambda: (twin.observation_space, twin.action_space))
+        found = self._spaces_of(self.vector(1))
+        section = self._section
+        mode = self._mode() if section.backend == "gymnasium" else section.backend
+        if mode not in ("sync", "async"):  # other code than what agents are evaluated in
+            real = self._spaces_of(self.vector(1, evaluation=True))
+            for ours, theirs in zip(found, real, strict=True):
+                if _form(ours) != _form(theirs):
+                    key = "backend" if mode == section.backend else "vectorization_mode"
+                    why = f"has {ours}, where agents are evaluated in {theirs}"
+                    raise refusal(self._source, f"environment.{key}", mode, why)
+        return found
+
+    def _spaces_of(self, envs: gym.vector.VectorEnv) -> tuple[gym.Space, gym.Space]:
+        try:
+            return envs.single_observation_space, envs.single_action_space
+        finally:
+            envs.close()
+
+    def vector(self, num_envs: int, *, evaluation: bool = False) -> gym.vector.VectorEnv:
+        """Makes vector environments: for rollouts, or for evaluation in Gymnasium's own environment."""
+        section = self._section
+        if section.backend == "envpool" and not evaluation:
+            return self._envpool(num_envs)
+        if self.tensorflow is not None and not self._has_twin():
+            return VectorAdapter(self.tensorflow, num_envs)
+        self._check_id()
+        mode = "sync" if evaluation else self._mode()
+        options: dict[str, Any] = {}
+        if mode != "vector_entry_point":
+            # Whoever steps them keeps no observation beyond the next step without copying it himself.
+            options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
+            options["wrappers"] = [*self._wrappers(), *([self._limited] if evaluation else [])]
+        with shielded() if mode == "async" else contextlib.nullcontext():
+            return self._made(
+                lambda: gym.make_vec(
+                    section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs
+                )
+            )
+
+    def rendered(self, mode: str) -> gym.Env:
+        """Makes one environment that renders: "human" in a window, "rgb_array" into frames."""
+        section = self._section
+        if mode == "rgb_array":
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames need no screen
+        try:
+            env = gym.make(section.id, render_mode=mode, **section.kwargs)
+        except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+            raise ConfigError(f"{self._source}: {section.id} does not render: {first_line(error)}") from None
+        for wrap in self._wrappers():
+            env = wrap(env)
+        return self._limited(env)
+
+    @property
+    def evaluation_limit(self) -> int | None:
+        """Steps after which a look at the agent cuts an episode off; None: the environment limits itself."""
+        spec = gym.registry.get(self._section.id.rpartition(":")[2])
+        limited = spec is None or spec.max_episode_steps is not None
+        return None if limited else self._longest
+
+    def _limited(self, env: gym.Env) -> gym.Env:
+        """Limits what has no time limit: some policies never end an episode."""
+        limit = self.evaluation_limit
+        return env if limit is None else gym.wrappers.TimeLimit(env, limit)
+
+    def _made(self, make: Callable[[], Any], creator: Any = None) -> Any:
+        """Calls what makes environments; whatever an environment raises then is an error of one line."""
+        section = self._section
+        try:
+            return make()
+        except ConfigError:
+            raise
+        except Exception as error:
+            text = re.split(r" was raised from|\. Did you mean", first_line(error))[0]
+            found = re.search(r"unexpected keyword argument '(\w+)'", text)
+            creator = creator or _creator(section.id)
+            if found and found[1] in section.kwargs and creator is not None:
+                known = [name for name in arguments_of(creator) if name != "render_mode"]
+                hint = choices(found[1], known)
+                key, why = f"environment.kwargs.{found[1]}", f"is no argument of {section.id}"
+                raise refusal(self._source, key, section.kwargs[found[1]], why, hint=hint) from error
+            if isinstance(error, gym.error.Error | ImportError):
+                raise refusal(self._source, "environment.id", section.id, text) from error
+            why = f"{type(error).__name__}: {self._files.place(error)}"
+            if section.kwargs:
+                raise refusal(self._source, "environment.kwargs", section.kwargs, why) from error
+            raise refusal(self._source, "environment.id", section.id, why) from error
+
+    # Gymnasium ------------------------------------------------------------------------------------
+
+    def _check_id(self) -> None:
+        """Refuses what Gymnasium does not know, and what it would have to guess: an id without version."""
+        whole = self._section.id
+        module, _, name = whole.rpartition(":")
+        package = extras.bringing(name)
+        if package is not None:
+            self._installed("environment.id", whole, package.module)
+        if module:
+            self._made(lambda: importlib.import_module(module))
+        if name in gym.registry:
+            return
+        why = "Gymnasium knows no such environment"
+        namespace = name.rpartition("/")[0]
+        if namespace and not any(known.startswith(f"{namespace}/") for known in gym.registry):
+            why = f"no installed package brings environments of {namespace!r}"
+        raise refusal(self._source, "environment.id", whole, why, hint=nearest(name, gym.registry))
+
+    def _mode(self) -> str:
+        """The vectorization mode: the agent's, or the one that Gymnasium would choose.
+
+        That is the environment's own vector version, if it has one; wrappers need single environments.
+        """
+        section = self._section
+        if section.vectorization_mode is not None:
+            return section.vectorization_mode
+        spec = gym.registry[section.id.rpartition(":")[2]]
+        wrapped = section.wrappers or spec.additional_wrappers
+        return "sync" if spec.vector_entry_point is None or wrapped else "vector_entry_point"
+
+    def _installed(self, key: str, value: str, module: str) -> Any:
+        """Imports a module that the agent file's `key` needs."""
+        try:
+            return extras.load(module)
+        except extras.NotInstalled as error:
+            raise refusal(self._source, key, value, first_line(error)) from None
+
+    def _has_twin(self) -> bool:
+        """Whether Gymnasium has the same environment, the same physics included."""
+        section = self._section
+        if section.id not in gym.registry:
+            return False
+        try:
+            gym.make(section.id, **section.kwargs).close()
+        except TypeError:
+            return False  # arguments that only the TensorFlow environment has
+        return True
+
+    def _wrappers(self) -> list[Callable[[gym.Env], gym.Env]]:
+        """Returns functions that wrap an environment, innermost first."""
+        return [
+            self._wrapper(f"environment.wrappers.{i}", Wrapper(name=each) if isinstance(each, str) else each)
+            for i, each in enumerate(self._section.wrappers)
+        ]
+
+    def _wrapper(self, key: str, section: Wrapper) -> Callable[[gym.Env], gym.Env]:
+        """Returns a function that wraps: by a wrapper of Gymnasium's, of a package's or of the user's own."""
+        wrapper = self._wrapper_class(key, section.name)
+        arguments = section.model_dump(exclude={"name"})
+
+        def wrap(env: gym.Env) -> gym.Env:
+            try:
+                return wrapper(env, **arguments)
+            except Exception as error:
+                raise self._wrapper_error(key, section.name, wrapper, arguments, error) from error
+
+        return wrap
+
+    def _wrapper_class(self, key: str, name: str) -> Any:
+        if ".py:" in name:
+            return self._files.load(key, name)
+        module, _, attribute = name.rpartition(":")
+        owner = self._installed(key, name, module) if module else gym.wrappers
+        wrapper = getattr(owner, attribute, None)
+        if not (inspect.isclass(wrapper) and issubclass(wrapper, gym.Wrapper)):
+            known = [n for n, v in vars(owner).items() if inspect.isclass(v) and issubclass(v, gym.Wrapper)]
+            why = f"{module or 'Gymnasium'} has no such wrapper"
+            raise refusal(self._source, key, name, why, hint=nearest(attribute, known))
+        return wrapper
+
+    def _wrapper_error(self, key: str, name: str, wrapper: Any, arguments: Any, error: Exception) -> Any:
+        """What went wrong with a wrapper: with which argument, if it is one that it does not take."""
+        known = arguments_of(wrapper)[1:]  # the first is the environment
+        unknown = next((each for each in arguments if each not in known), None)
+        if isinstance(error, TypeError) and unknown is not None:
+            where, why = f"{key}.{unknown}", f"is no argument of {name}"
+            return refusal(self._source, where, arguments[unknown], why, hint=choices(unknown, known))
+        return refusal(self._source, key, name, self._files.place(error))
+
+    # Other backends -------------------------------------------------------------------------------
+
+    def _tensorflow(self) -> environments.Environment:
+        section, known = self._section, environments.ENVIRONMENTS
+        if ".py:" in section.id:
+            factory = self._files.load("environment.id", section.id)
+        elif section.id in known:
+            factory = known[section.id]
+        else:
+            hint = choices(section.id, known)
+            why = "there is no such environment with backend 'tensorflow'"
+            raise refusal(self._source, "environment.id", section.id, why, hint=hint)
+        made = self._made(lambda: factory(**section.kwargs), factory)
+        if not isinstance(made, environments.Environment):
+            why = "is no rlweights.learning.environments.Environment"
+            raise refusal(self._source, "environment.id", section.id, why)
+        return made
+
+    def _envpool(self, num_envs: int) -> Any:
+        section = self._section
+        try:
+            import envpool  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            why = missing("envpool", "envpool")
+            raise refusal(self._source, "environment.backend", "envpool", why) from None
+        known = envpool.list_all_envs()
+        if section.id not in known:
+            why, hint = "envpool has no such environment", nearest(section.id, known)
+            raise refusal(self._source, "environment.id", section.id, why, hint=hint)
+
+        def make(seed: int) -> Any:
+            return envpool.make(
+                section.id,
+                env_type="gymnasium",
+                num_envs=num_envs,
+                num_threads=section.num_threads,
+                seed=seed,
+                **section.kwargs,
+            )
+
+        return self._made(lambda: Reseeded(make, self._seed, section.id))
+
+
+def _form(space: gym.Space) -> tuple[Any, ...]:
+    """What two spaces must have in common for one agent to act in both."""
+    return type(space), space.shape, getattr(space, "n", None), getattr(space, "start", None)
+
+
+def _creator(name: str) -> Any:
+    """What Gymnasium calls to make an environment; None if it does not know it."""
+    if name not in gym.registry:
+        return None
+    entry = gym.spec(name).entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry

@@ -1,0 +1,211 @@
+"""Agent files: TOML in, validated configuration out; every error names the file, the key and a way out."""
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+import tomlkit
+from pydantic import BaseModel, ValidationError
+
+from rlweights.errors import ConfigError
+from rlweights.running.config import extras
+from rlweights.running.config.messages import explained, keys_of, nearest, refusal, table_of
+from rlweights.running.config.schema import UNSET, Agent
+
+AGENT = "agent.toml"
+"""The agent file of a run folder."""
+
+PACKAGE = Path(__file__).parents[2]
+
+AGENTS = PACKAGE / "_agents"
+if not AGENTS.is_dir():  # a checkout, where the agents lie beside the package
+    AGENTS = PACKAGE.parent / "agents"
+
+DEEPEST = 16
+"""Tables within tables that an agent file may have: enough for anything, and no recursion runs away."""
+
+
+def shipped() -> dict[str, Path]:
+    """Returns the agents that come with the package, by name."""
+    return {path.stem: path for path in sorted(AGENTS.glob("*.toml"))}
+
+
+def find(name: str) -> Path:
+    """Returns the path of an agent: a file, a run folder, or the name of a shipped agent.
+
+    Raises:
+        ConfigError: If there is none; the message names the nearest.
+    """
+    path = Path(name)
+    try:
+        if path.is_dir() and (path / AGENT).is_file():
+            return path / AGENT
+        if path.suffix == ".toml":
+            if path.is_file():
+                return path
+            raise ConfigError(f"{name}: no such file")
+    except OSError as error:
+        raise ConfigError(f"{name}: {error.strerror}") from None
+    if name in shipped():
+        return shipped()[name]
+    hint = f" An environment is trained with --env {name}." if re.search(r"-v\d+$", name) else ""
+    raise ConfigError(
+        f"{name!r} is no agent.{hint or nearest(name, shipped())} Agents: {', '.join(shipped())}"
+    )
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
+    """Reads and validates an agent file.
+
+    Args:
+        path: The TOML file.
+        overrides: "key.subkey=value" each, the value in TOML (or a bare word).
+
+    Raises:
+        ConfigError: One line that names file, key, what came, and what is valid.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except (RecursionError, ValueError):  # Python's limits of nesting and of digits
+        raise ConfigError(
+            f"{path}: not valid TOML: nested too deep, or a number of too many digits"
+        ) from None
+    return parse(data, str(path), overrides)
+
+
+def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
+    """Returns a configuration for an environment: the shipped agent's for it, or general defaults.
+
+    Another environment of a package that brings a family of them (Atari games, MiniGrid) is trained as the
+    family's shipped agent is, without its claim. Of the agents that fit, one with the chosen backend comes
+    first, "gymnasium" if none is chosen. If none has the chosen algorithm, the environment is prepared as
+    theirs is, and the algorithm has its defaults.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    chosen = {key.strip(): value.strip(" \"'") for key, _, value in (o.partition("=") for o in overrides)}
+    agents = [(path, load(path)) for path in shipped().values()]
+    alike = [each for each in agents if each[1].environment.id == env]
+    package = extras.bringing(env)
+    if not alike and package is not None:
+        alike = [each for each in agents if extras.bringing(each[1].environment.id) is package]
+    backend = chosen.get("environment.backend", "gymnasium")
+    alike.sort(key=lambda each: each[1].environment.backend != backend)
+    source = f"--env {env}"
+    for path, agent in alike:
+        if chosen.get("algorithm.name", agent.algorithm.name) == agent.algorithm.name:
+            if agent.environment.id == env:
+                return load(path, overrides)
+            found = load(path, [f"environment.id={_quoted(env)}", *overrides])
+            return found.model_copy(update={"expect": None, "description": ""})
+    prepared = alike[0][1].environment.model_dump(exclude_defaults=True) if alike else {}
+    return parse({"environment": prepared | {"id": env}}, source, overrides)
+
+
+def _quoted(text: str) -> str:
+    """A string as TOML writes it."""
+    return tomlkit.string(text).as_string()
+
+
+def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Agent:
+    """Validates the contents of an agent file (arguments and errors as `load`)."""
+    copied = _valid({"interventions": [], **data}, source)
+    override(copied, overrides)
+    copied = _valid(copied, source)
+    if isinstance(copied.get("algorithm"), dict):
+        copied["algorithm"].setdefault("name", "ppo")
+    _unset(Agent, copied)
+    try:
+        return Agent.model_validate(copied)
+    except ValidationError as error:
+        raise explained(error, copied, source, Agent) from None
+
+
+def _valid(value: Any, source: str, *path: str) -> Any:
+    """Returns a copy; refuses what no file can hold, and what does not equal itself when it is read again."""
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{source}: {path[0]}: nested more than {DEEPEST} deep")
+    if isinstance(value, Mapping):
+        return {_valid(k, source, *path, k): _valid(v, source, *path, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_valid(each, source, *path, str(index)) for index, each in enumerate(value)]
+    why = ""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        why = "is more than 64 bits"
+    elif isinstance(value, float) and math.isnan(value):
+        why = "is not a number"
+    elif isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+        why = "is not valid Unicode"
+    if why:
+        raise refusal(source, ".".join(path), value, why)
+    return value
+
+
+def _unset(model: type[BaseModel], data: dict[str, Any]) -> None:
+    """Turns "none" into None wherever a setting may be off."""
+    for key, annotation in keys_of(model).items():
+        value = data.get(key)
+        if value == UNSET and NoneType in get_args(annotation):
+            data[key] = None
+        elif isinstance(value, dict) and (table := table_of(annotation, value)):
+            _unset(table, value)
+
+
+def override(data: dict[str, Any], texts: Sequence[str]) -> None:
+    """Sets keys in the contents of an agent file.
+
+    Args:
+        data: The contents; changed in place.
+        texts: "key.subkey=value" each, the value in TOML or a bare word. An entry of an array goes by its
+            index; a rule also by its name: "interventions.clipping.bound=2".
+
+    Raises:
+        ConfigError: If there is no place for a key.
+    """
+    for text in texts:
+        key, equals, value = text.partition("=")
+        parts = [part.strip() for part in key.split(".")]
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {text}: takes key.subkey=value, such as algorithm.gamma=0.98")
+        place: Any = data
+        for number, part in enumerate(parts[:-1]):
+            place = (
+                place[_entry(place, part, text)] if isinstance(place, list) else place.setdefault(part, {})
+            )
+            if not isinstance(place, dict | list):
+                raise ConfigError(f"--set {text}: {'.'.join(parts[: number + 1])} is a value and has no keys")
+        place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)
+
+
+def _parsed(value: str) -> Any:
+    """A value in TOML; whatever is none is a bare word."""
+    try:
+        found = tomllib.loads(f"value = {value.strip()}")
+    except (ValueError, RecursionError):
+        return value.strip()
+    return found["value"] if len(found) == 1 else value.strip()
+
+
+def _entry(entries: list[Any], part: str, text: str) -> int:
+    """The index of an array's entry."""
+    if part in map(str, range(len(entries))):
+        return int(part)
+    tables = [each if isinstance(each, dict) else {} for each in entries]
+    for key in ("name", "rule"):
+        found = [index for index, table in enumerate(tables) if table.get(key) == part]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ConfigError(f"--set {text}: {len(found)} entries are called {part!r}; give the index")
+    names = [str(table.get("name", table.get("rule", i))) for i, table in enumerate(tables)]
+    there = f"There are: {', '.join(names)}" if names else "There are none"
+    raise ConfigError(f"--set {text}: there is no entry {part!r}.{nearest(part, names)} {there}")

@@ -1,0 +1,44 @@
+"""Packages that bring environments of their own to Gymnasium: what to import, and how to install it."""
+
+import importlib
+from typing import Any, NamedTuple
+
+from rlweights.running.config.messages import missing
+
+
+class Package(NamedTuple):
+    """A package whose import registers environments."""
+
+    module: str
+    extra: str  # of rlweights
+    prefixes: tuple[str, ...]  # with which the ids begin
+
+
+PACKAGES = (
+    Package("ale_py", "atari", ("ALE/",)),
+    Package("minigrid", "minigrid", ("MiniGrid-", "BabyAI-")),
+)
+"""Gymnasium knows the ids of its own extras (Box2D, MuJoCo) without them, but not those of these packages."""
+
+
+class NotInstalled(ImportError):
+    """A package is missing; the message says how to install it."""
+
+
+def bringing(env: str) -> Package | None:
+    """Returns the package that brings an environment, by its id; None if it is none of these."""
+    return next((each for each in PACKAGES if env.startswith(each.prefixes)), None)
+
+
+def load(module: str) -> Any:
+    """Imports a module.
+
+    Raises:
+        NotInstalled: If it is not there; names the extra, where there is one.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = (error.name or module).partition(".")[0]
+        extra = next((each.extra for each in PACKAGES if each.module == module.partition(".")[0]), None)
+        raise NotInstalled(missing(top, extra) if extra else f"{top} is not installed") from error

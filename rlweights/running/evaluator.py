@@ -1,0 +1,95 @@
+"""How a run is judged while it trains: whole episodes in the real environment, and films of some."""
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlweights.errors import ConfigError
+from rlweights.learning.evaluation import Result, evaluate, evaluation_seed
+from rlweights.learning.intervals import bootstrap_interval
+from rlweights.running.building.policy import Policy
+from rlweights.running.config.messages import first_line
+from rlweights.running.video import Film, film
+
+MOST_ENVS = 20
+"""Environments that evaluate an agent side by side, at most."""
+
+Act = Callable[[np.ndarray], np.ndarray]
+"""From encoded observations [N, ...] to distribution parameters [N, P]."""
+
+
+class Evaluator:
+    """Evaluates and films an agent, in environments that it keeps.
+
+    Args:
+        policy: The agent.
+        say: Shows one line about something that happened.
+    """
+
+    def __init__(self, policy: Policy, say: Callable[[str], Any]):
+        self._policy = policy
+        self._section = policy.agent.evaluation
+        self._seed = evaluation_seed(policy.agent.seed)
+        self._say = say
+        self._envs: dict[int, gym.vector.VectorEnv] = {}
+        self._films = self._section.film_frames > 0
+
+    def evaluate(self, act: Act, episodes: int) -> Result:
+        """Runs whole episodes: the same ones each time, as far as the agent acts alike."""
+        size = min(episodes, MOST_ENVS)
+        if size not in self._envs:
+            self._envs[size] = self._policy.environments.vector(size, evaluation=True)
+        return evaluate(
+            act,
+            self._envs[size],
+            self._policy.distribution,
+            episodes,
+            seed=self._seed,
+            deterministic=self._section.deterministic,
+        )
+
+    def scalars(self, result: Result) -> dict[str, float]:
+        """Returns what the records say of an evaluation, and says what they cannot."""
+        if cut := result.cut(self._policy.environments.evaluation_limit):
+            self._say(f"evaluation: {cut}")
+        scalars = {"eval/mean_ep_length": float(result.lengths.mean())}
+        if not np.isfinite(result.returns).all():
+            self._say("evaluation: an episode's return is not finite")
+            return scalars
+        interval = bootstrap_interval(result.returns, np.mean, resamples=1_000)
+        return scalars | {
+            "eval/mean_reward": result.mean,
+            "eval/mean_reward_lower": float(interval.low),
+            "eval/mean_reward_upper": float(interval.high),
+        }
+
+    def film(self, act: Act) -> Film | None:
+        """Films an episode; None where the environment cannot be seen, and from then on."""
+        if not self._films:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what cannot be rendered is not worth more than one line
+            try:
+                env = self._policy.environments.rendered("rgb_array")
+            except ConfigError:
+                self._films = False  # it renders nowhere
+                return None
+            try:
+                performer = self._policy.performer(act, self._seed)
+                return film(env, performer, self._seed, self._section.film_frames)
+            except Exception as error:  # rendering may fail in any way: no screen, no driver, no library
+                self._films = False
+                self._say(f"no film of the agent: {first_line(error)}")
+                return None
+            finally:
+                with contextlib.suppress(Exception):
+                    env.close()
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for envs in self._envs.values():
+            envs.close()

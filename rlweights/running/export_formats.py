@@ -1,0 +1,185 @@
+"""Exported policies: Keras, SavedModel, LiteRT and ONNX files, checked before they are left behind."""
+
+import contextlib
+import io
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+TOLERANCE = 1e-5
+"""Largest difference of an output from the agent's own, relative to the largest output above 1."""
+
+
+def write(agent: Any, target: Path) -> None:
+    """Writes the policy of a `TrainedAgent` and checks that it acts identically when loaded.
+
+    Raises:
+        ConfigError: If the target's kind is unknown or needs an extra that is not installed, if it exists
+            already, cannot be written or acts differently.
+    """
+    import numpy as np
+
+    from rlweights.errors import ConfigError
+
+    writers = {".keras": _keras, ".tflite": _tflite, ".onnx": _onnx, "": _saved_model}
+    if target.suffix not in writers:
+        raise ConfigError(f"{target}: takes a .keras, .tflite or .onnx file, or a folder without a suffix")
+    if target.exists():
+        raise ConfigError(f"{target}: exists already")
+    observations = _observations(agent)
+    wanted = np.asarray(agent.policy.networks.policy(observations))
+    model = _functional(agent)
+    try:
+        # Whatever fails, and however: only a model that was checked ever bears the target's name.
+        with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as folder:
+            written = Path(folder) / target.name
+            got = writers[target.suffix](model, written, observations)
+            difference = float(np.max(np.abs(got - wanted)))
+            if not difference <= TOLERANCE * max(1.0, float(np.max(np.abs(wanted)))):
+                raise ConfigError(f"{target}: the exported model differs from the agent by {difference:.2g}")
+            os.replace(written, target)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def _observations(agent: Any) -> Any:
+    """A batch on which agent and export are compared: pixels, or numbers of the scale that it has seen."""
+    import numpy as np
+
+    encoder, normalization = agent.policy.encoder, agent.policy.networks.normalization
+    rng = np.random.default_rng(0)
+    if encoder.is_image:
+        return rng.integers(0, 256, (16, *encoder.shape), dtype=np.uint8)
+    observations = rng.standard_normal((16, *encoder.shape), dtype=np.float32)
+    if normalization is None:
+        return observations
+    observations[12:] *= 20  # beyond the limit to which normalised observations are clipped
+    mean, inverse, _ = normalization.numpy_scale()
+    return mean + observations / inverse
+
+
+def _functional(agent: Any) -> Any:
+    """The policy as a functional model of Keras' own layers, which loads without rlweights."""
+    import keras
+
+    encoder = agent.policy.encoder
+    inputs = keras.Input(encoder.shape, dtype=encoder.dtype, name="observations")
+    policy, trunk = agent.policy.networks.policy, agent.policy.networks.policy.trunk
+    x = inputs
+    if trunk.normalization is not None:
+        mean, inverse, limit = trunk.normalization.numpy_scale()
+        # Not Keras' own Normalization: its constants would be inputs of an ONNX model.
+        x = keras.layers.Rescaling(1.0, (-mean).tolist(), name="centre")(x)
+        x = keras.layers.Rescaling(inverse.tolist(), name="normalize")(x)
+        x = keras.ops.clip(x, -limit, limit)
+    x = _hidden(trunk, x)
+    outputs = _copy(policy.head)(x)
+    if policy.log_std is not None:
+        size = policy.outputs
+        spread = keras.layers.Dense(size, name="log_std", kernel_initializer="zeros")
+        outputs = keras.layers.Concatenate(name="parameters")([outputs, spread(outputs)])
+        spread.bias.assign(policy.log_std)
+    model = keras.Model(inputs, outputs, name="policy")
+    _fill(model, policy)
+    return model
+
+
+def _hidden(trunk: Any, x: Any) -> Any:
+    """The trunk's layers, those of the user's own as they are; images are scaled unless normalised."""
+    import keras
+
+    from rlweights.learning.networks import CustomTrunk
+
+    if trunk.normalization is None and x.dtype == "uint8":
+        x = keras.layers.Rescaling(1 / 255, name="scale")(x)
+    if isinstance(trunk, CustomTrunk):
+        return trunk.model(x)
+    if trunk.convolutions:
+        for layer in trunk.convolutions:
+            x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(_copy(layer)(x))
+        x = keras.layers.Flatten(name="flat")(x)
+    for layer, norm in zip(trunk.hidden, trunk.norms, strict=True):
+        x = _copy(layer)(x)
+        if norm is not None:
+            x = _copy(norm)(x)
+        x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(x)
+    return x
+
+
+def _copy(layer: Any) -> Any:
+    return type(layer).from_config(layer.get_config())
+
+
+def _fill(model: Any, policy: Any) -> None:
+    """Copies the weights of every layer by its name."""
+    from rlweights.learning.networks import Trunk
+
+    trunk, own = policy.trunk, []  # a model of the user's own is not copied, but taken as it is
+    if isinstance(trunk, Trunk):
+        own = [*trunk.convolutions, *trunk.hidden, *[n for n in trunk.norms if n is not None]]
+    for layer in [*own, policy.head]:
+        model.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _keras(model: Any, target: Path, observations: Any) -> Any:
+    import keras
+    import numpy as np
+
+    from rlweights.errors import ConfigError
+
+    model.save(target)
+    try:
+        loaded = keras.saving.load_model(target)
+    except (TypeError, ValueError):  # a class of the user's own that Keras has not been told of
+        why = "the file needs classes of your own to load; export a SavedModel, a folder without a suffix"
+        raise ConfigError(f"{target.name}: {why}") from None
+    return np.asarray(loaded(observations))
+
+
+def _saved_model(model: Any, target: Path, observations: Any) -> Any:
+    import numpy as np
+    import tensorflow as tf
+
+    model.export(target, format="tf_saved_model", verbose=False)
+    loaded = tf.saved_model.load(str(target))  # held in a name: its functions do not keep its variables
+    return np.asarray(loaded.serve(observations))
+
+
+def _tflite(model: Any, target: Path, observations: Any) -> Any:
+    import numpy as np
+    import tensorflow as tf
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the converter prints what it does
+        data = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    target.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the interpreter moves to a package of its own one day
+        interpreter = tf.lite.Interpreter(model_content=data)
+    entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.resize_tensor_input(entry["index"], observations.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(entry["index"], observations)
+    interpreter.invoke()
+    return np.asarray(interpreter.get_tensor(result["index"]))
+
+
+def _onnx(model: Any, target: Path, observations: Any) -> Any:
+    import numpy as np
+
+    from rlweights.errors import ConfigError
+    from rlweights.running.config.messages import missing
+
+    try:
+        import onnxruntime
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{target}: {missing(str(error.name), 'onnx')}") from None
+    model(observations)  # Keras exports only what was called
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the converter asks NumPy for names of the past
+        model.export(target, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(target.read_bytes(), providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    return np.asarray(session.run(None, {entry.name: observations})[0])

@@ -1,0 +1,62 @@
+"""What follows from numbers that are not finite, and from training that cannot go on."""
+
+from collections.abc import Mapping
+
+from rlweights.learning.batch import Episodes
+from rlweights.running.config import schema
+
+MAX_ROLLBACKS = 3
+"""Attempts to train past one checkpoint."""
+
+QUANTITIES = ("weights", "observations", "rewards", "loss", "gradients")
+"""In the order in which one makes the next one bad."""
+
+
+class NotFinite(Exception):
+    """Something is not finite and does not get better by skipping updates; the message says what."""
+
+
+class Guard:
+    """Watches the updates of a run.
+
+    The compiled update has skipped every optimizer step that was not finite. Here it is decided whether
+    training may go on all the same.
+
+    Args:
+        section: The agent's settings.
+    """
+
+    def __init__(self, section: schema.GuardSection):
+        self._section = section
+        self._first: str | None = None
+        self._rollbacks = 0
+
+    def judge(self, scalars: Mapping[str, float], episodes: Episodes) -> None:
+        """Looks at one iteration.
+
+        Raises:
+            NotFinite: If training must not simply go on. It names what was bad first: at the beginning of
+                the streak, and in the order of cause and effect.
+        """
+        bad = [name for name in QUANTITIES if scalars[f"update/nonfinite_{name}"]]
+        if not scalars["update/skipped"] and "weights" not in bad:
+            self._first = None
+            return
+        if self._first is None:
+            self._first = "the weights" if "weights" in bad else episodes.nonfinite or f"the {bad[0]}"
+        streak = scalars["update/nonfinite_streak"]
+        skips = self._section.on_nonfinite == "skip" and streak < self._section.patience
+        if "weights" in bad or not skips:
+            raise NotFinite(self._first)
+        if not streak:
+            self._first = None
+
+    def may_go_back(self) -> bool:
+        """Whether the run may go back to its last checkpoint; counts the attempts."""
+        self._rollbacks += 1
+        self._first = None
+        return self._section.on_nonfinite == "rollback" and self._rollbacks <= MAX_ROLLBACKS
+
+    def passed(self) -> None:
+        """Takes note of a new checkpoint: from there the attempts count anew."""
+        self._rollbacks = 0

@@ -1,0 +1,115 @@
+"""An agent before it is trained: found, changed, and trained from Python as from the command line."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+
+from rlweights.errors import ConfigError
+from rlweights.running.config import agent_file
+from rlweights.running.config.schema import UNSET, Agent
+
+if TYPE_CHECKING:
+    from rlweights.running.trained import TrainedAgent
+    from rlweights.running.trainer import Outcome
+
+Changes = Mapping[str, Any] | Sequence[str]
+"""What differs from an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
+
+
+class Recipe:
+    """An agent that can be trained: its configuration, and where it came from.
+
+    Args:
+        agent: Name of a shipped agent, an agent file or a run folder.
+        changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
+            "interventions.clipping.bound". None switches off what may be off.
+        env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
+
+    Attributes:
+        agent: The validated configuration, `rlweights.running.config.schema.Agent`.
+        source: Where it came from, for errors.
+        folder: Where files that it names lie.
+        name: Names the folder of its runs.
+
+    Raises:
+        ConfigError: If there is no such agent, or it is not valid with these changes; one line that names
+            file, key, what came, and what is valid.
+
+    Examples:
+        >>> recipe = Recipe("cartpole", {"algorithm.gamma": 0.99})
+        >>> recipe.changed({"seed": 3}).agent.seed
+        3
+    """
+
+    agent: Agent
+
+    def __init__(self, agent: str | Path = "cartpole", changes: Changes = (), *, env: str | None = None):
+        self._given = agent, env
+        self.overrides = _overrides(changes)
+        if env is not None:
+            self.agent = agent_file.for_environment(env, self.overrides)
+            self.source, self.folder, self.name = f"--env {env}", Path(), env.replace("/", "_")
+            return
+        path = agent_file.find(str(agent))
+        self.agent = agent_file.load(path, self.overrides)
+        self.source, self.folder = str(path), path.parent
+        self.name = path.parent.parent.name if path.name == agent_file.AGENT else path.stem
+
+    def changed(self, changes: Changes) -> "Recipe":
+        """Returns a recipe with further changes; arguments and errors are those of the class."""
+        agent, env = self._given
+        return Recipe(agent, [*self.overrides, *_overrides(changes)], env=env)
+
+    def begin(self, runs: Path, *, quiet: bool = False, watch: bool = False) -> "Outcome":
+        """Trains into a new run folder and returns how it ended (arguments and errors: `train`)."""
+        from rlweights.running import session
+
+        return session.begin(self.agent, self.source, self.folder, runs, self.name, quiet=quiet, watch=watch)
+
+    def train(self, runs: str | Path = "runs", *, quiet: bool = False, watch: bool = False) -> "TrainedAgent":
+        """Trains into a new run folder, `runs/<name>/<seed>-<time>`, and returns the `TrainedAgent` of it.
+
+        The run is the one that `python -m rlweights.train` makes of the same settings, bit for bit. Ctrl-C
+        stops it in good order, and the agent is then what it was at that moment.
+
+        Args:
+            runs: Folder of all runs.
+            quiet: Whether to show no progress.
+            watch: Whether to start TensorBoard beside it, and show its address.
+
+        Raises:
+            ConfigError: If the agent cannot be built, or the folder cannot be written.
+            TrainingStopped: If updates were not finite for too long.
+            BrokenEnvironment: If the environment failed.
+            CheckpointError: If a checkpoint could not be written.
+            RecordsError: If the records could not be written.
+        """
+        from rlweights.running.trained import TrainedAgent
+
+        return TrainedAgent(self.begin(Path(runs), quiet=quiet, watch=watch).folder)
+
+    def __repr__(self):
+        changes = f", {list(self.overrides)}" if self.overrides else ""
+        return f"Recipe({self.source!r}{changes})"
+
+
+def _overrides(changes: Changes) -> tuple[str, ...]:
+    """Changes as they are written after --set."""
+    if isinstance(changes, str):
+        raise ConfigError(f"changes = {changes!r}: takes a mapping, or a list of key=value")
+    if not isinstance(changes, Mapping):
+        return tuple(changes)
+    return tuple(f"{key}={_toml(key, value)}" for key, value in changes.items())
+
+
+def _toml(key: str, value: Any) -> str:
+    try:
+        if isinstance(value, Mapping):
+            table = tomlkit.inline_table()
+            table.update(value)
+            return table.as_string()
+        return tomlkit.item(UNSET if value is None else value).as_string()
+    except ValueError:  # tomlkit's word for what no file can hold
+        raise ConfigError(f"{key} = {value!r}: an agent file cannot hold a {type(value).__name__}") from None

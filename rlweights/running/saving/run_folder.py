@@ -1,0 +1,135 @@
+"""Run folders: runs/<agent>/<seed>-<time>."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rlweights.errors import ConfigError
+from rlweights.running import files
+from rlweights.running.config import agent_file
+from rlweights.running.config.agent_file import AGENT
+from rlweights.running.config.schema import Agent
+
+CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard.")
+"""What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
+
+
+def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path]) -> Path:
+    """Creates a run folder with the resolved agent file, and the user's own files that it names.
+
+    The agent file comes last, in one act: a folder that holds one is complete.
+
+    Args:
+        runs: Folder of all runs.
+        name: Names the folder of the agent's runs.
+        agent: The configuration.
+        source: Where it came from, for errors.
+        code: The user's own files.
+
+    Raises:
+        ConfigError: If the folder cannot be written, or two of the files have one name; nothing is left
+            behind.
+    """
+    copies = {file.name: file for file in code}
+    for file in code:
+        if copies[file.name] != file:
+            raise ConfigError(
+                f"{source}: {file} and {copies[file.name]} cannot both be kept in the run folder; "
+                f"rename one of them"
+            )
+    stem = f"{agent.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, number = runs / name / stem, 1
+    try:
+        while True:
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+                number += 1
+                folder = runs / name / f"{stem}-{number}"
+        for file in copies.values():
+            shutil.copy(file, folder)
+        written = _with_copies(agent) if copies else agent
+        files.write(folder / AGENT, written.to_toml().encode())
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror}") from None
+    return folder
+
+
+def read(folder: Path) -> Agent:
+    """Returns the agent of a run.
+
+    Raises:
+        ConfigError: If the folder is no run, or its agent file is not valid.
+    """
+    try:
+        found = (folder / AGENT).is_file()
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}") from None
+    if not found:
+        raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}")
+    return agent_file.load(folder / AGENT)
+
+
+def update(folder: Path, agent: Agent) -> None:
+    """Makes the run folder's agent file say what `agent` says, in one act.
+
+    Raises:
+        ConfigError: If it cannot be written; the old one is intact.
+    """
+    if read(folder) == agent:
+        return
+    try:
+        files.write(folder / AGENT, agent.to_toml().encode())
+    except OSError as error:
+        raise ConfigError(f"{folder / AGENT}: cannot be written: {error.strerror}") from None
+
+
+def refuse_changes(before: Agent, after: Agent, where: str) -> None:
+    """Makes sure that a run goes on training what it has trained.
+
+    Raises:
+        ConfigError: If it does not; names the keys that differ.
+    """
+    old, new = (_flat(agent.model_dump(by_alias=True)) for agent in (before, after))
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    refused = [key for key in changed if not key.startswith(CHANGEABLE)]
+    if refused:
+        raise ConfigError(
+            f"{where}: a resumed run keeps what it trains; these keys differ: {', '.join(refused)}. "
+            f"Start a new run to change them"
+        )
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """The leaves of nested tables and arrays of tables, by keys with dots."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        value = {str(i): each for i, each in enumerate(value)}
+    if not isinstance(value, dict):
+        return {key: value}
+    prefix = f"{key}." if key else ""
+    return {k: v for name, part in value.items() for k, v in _flat(part, prefix + name).items()}
+
+
+def _with_copies(agent: Agent) -> Agent:
+    """The agent with `some/where/file.py:Name` as `file.py:Name`: the file's copy in the run folder."""
+
+    def local(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: local(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [local(v) for v in value]
+        found = re.fullmatch(r"(.+\.py):(\w+)", value) if isinstance(value, str) else None
+        return f"{Path(found[1]).name}:{found[2]}" if found else value
+
+    data = agent.model_dump(by_alias=True, exclude_none=True)
+    data["environment"] |= {key: local(data["environment"][key]) for key in ("id", "wrappers")}
+    data["network"] = local(data["network"])
+    data["interventions"] = [each | {"rule": local(each["rule"])} for each in data["interventions"]]
+    return agent_file.parse(data, "the run's agent")

@@ -1,0 +1,227 @@
+"""What a checkpoint of a run holds: enough to go on as if nothing had happened."""
+
+import math
+import tomllib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlweights.errors import CheckpointError
+from rlweights.learning.batch import Episodes
+from rlweights.learning.learner import Learner
+from rlweights.learning.loops.base import Loop
+from rlweights.running.config import agent_file
+from rlweights.running.config.schema import Agent
+from rlweights.running.guard import NotFinite
+from rlweights.running.saving import checkpoint_file, run_folder
+from rlweights.running.saving.checkpoints import Checkpoints
+
+WEIGHTS = "weights.safetensors"
+
+
+WINDOW = 100
+"""Episodes over which `rollout/ep_rew_mean` is a mean, as in Stable-Baselines3."""
+
+
+@dataclass
+class EpisodeWindow:
+    """The newest iterations that together hold at least WINDOW episodes."""
+
+    iterations: deque[tuple[int, float, int]] = field(default_factory=deque)
+    count: int = 0
+
+    def add(self, episodes: Episodes) -> None:
+        """Adds the episodes that ended in one iteration; returns that are not finite do not count."""
+        if episodes.count == 0 or not math.isfinite(episodes.total_return):
+            return
+        self.iterations.append((episodes.count, episodes.total_return, episodes.total_length))
+        self.count += episodes.count
+        while self.count - self.iterations[0][0] >= WINDOW:
+            self.count -= self.iterations.popleft()[0]
+
+    def scalars(self) -> dict[str, float]:
+        """Mean return and length; nothing while no episode has ended."""
+        if not self.count:
+            return {}
+        return {
+            "rollout/ep_rew_mean": sum(r for _, r, _ in self.iterations) / self.count,
+            "rollout/ep_len_mean": sum(n for _, _, n in self.iterations) / self.count,
+        }
+
+
+@dataclass
+class Best:
+    """The weights of the best evaluation so far; while there was none, those of the beginning."""
+
+    weights: dict[str, np.ndarray]
+    mean: float | None = None
+    env_steps: int = 0
+
+    def beaten_by(self, mean: float) -> bool:
+        """Whether a mean return is at least as good; of equal ones the newest counts, NaN never does."""
+        return math.isfinite(mean) and (self.mean is None or mean >= self.mean)
+
+
+@dataclass
+class Progress:
+    """Where a run stands between two iterations.
+
+    Attributes:
+        best: The weights of the best evaluation.
+        iteration: Iterations made.
+        attempt: How often the run went back to a checkpoint; each attempt draws other random numbers.
+        finished: Whether the budget is used up and the last evaluation made.
+        window: The newest episodes.
+    """
+
+    best: Best
+    iteration: int = 0
+    attempt: int = 0
+    finished: bool = False
+    window: EpisodeWindow = field(default_factory=EpisodeWindow)
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns all but the weights, as JSON can hold it."""
+        return {
+            "iteration": self.iteration,
+            "attempt": self.attempt,
+            "finished": self.finished,
+            "best": [self.best.mean, self.best.env_steps],
+            "window": [list(each) for each in self.window.iterations],
+        }
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any], best: dict[str, np.ndarray]) -> "Progress":
+        """Returns the progress that `metadata` described, with the weights of the best evaluation."""
+        progress = cls(Best(best, *metadata["best"]))
+        progress.iteration = metadata["iteration"]
+        progress.attempt = metadata["attempt"]
+        progress.finished = metadata["finished"]
+        for episodes in metadata["window"]:
+            progress.window.add(Episodes(*episodes))
+        return progress
+
+
+class RunState:
+    """Saves and restores the whole state of a run.
+
+    That is every variable of learner and loop, the weights of the best evaluation, the observations on which
+    hidden units are measured, the progress, and the agent itself, so that nothing else takes it over.
+
+    Args:
+        folder: The run folder.
+        agent: The configuration.
+        learner: What updates its networks.
+        loop: What runs its iterations.
+    """
+
+    def __init__(self, folder: Path, agent: Agent, learner: Learner, loop: Loop):
+        self.newest: int | None = None
+        """The step of the newest checkpoint that was saved or restored."""
+        self._folder = folder
+        self._files = Checkpoints(folder / "checkpoints", agent.checkpoint.keep)
+        self._agent = agent
+        self._state = by_path([*learner.variables, *loop.variables])
+        self._networks = [v.path for v in learner.networks.variables]
+        self._probe_spec = loop.probe_spec
+        optimizer = learner.optimizer
+        reports = [m for rule in optimizer.interventions for m in rule.metrics.values()]
+        ids = {id(v) for v in [*optimizer.feedback.values(), *reports]}
+        self._reports = [path for path, v in self._state.items() if id(v) in ids]
+        self._beginning: dict[str, np.ndarray] = {}
+        if agent.guard.on_nonfinite == "rollback":
+            self._beginning = {path: v.numpy().copy() for path, v in self._state.items()}
+
+    def save(self, progress: Progress, probe: np.ndarray, step: int) -> None:
+        """Writes a checkpoint.
+
+        A feedback or a metric that is NaN says that nothing was measured yet: it is saved as a name.
+
+        Raises:
+            NotFinite: If anything else is not finite; nothing is written.
+            CheckpointError: If the system refuses; older checkpoints are intact.
+        """
+        tensors = {path: v.numpy() for path, v in self._state.items()}
+        unset = [path for path in self._reports if np.isnan(tensors[path]).all()]
+        tensors |= {path: np.zeros_like(tensors[path]) for path in unset}
+        tensors |= {f"best/{path}": value for path, value in progress.best.weights.items()} | {"probe": probe}
+        for path, value in tensors.items():
+            if value.dtype.kind in "fV" and not np.isfinite(value).all():
+                raise NotFinite(path)
+        metadata = progress.metadata() | {"unset": unset, "agent": self._agent.to_toml()}
+        self._files.save(step, tensors, metadata)
+        self.newest = step
+
+    def restore(self, say: Callable[[str], Any]) -> tuple[Progress, np.ndarray] | None:
+        """Takes over the newest readable checkpoint.
+
+        Args:
+            say: Shows one line about a file that is damaged.
+
+        Returns:
+            The progress and the probe, or None if there is no checkpoint yet; then nothing has changed.
+
+        Raises:
+            CheckpointError: If there are checkpoints and none can be used.
+            ConfigError: If the agent is another one than the checkpoint's; the message names the keys.
+        """
+        expect = {path: (tuple(v.shape), v.dtype) for path, v in self._state.items()}
+        expect |= {f"best/{path}": expect[path] for path in self._networks} | {"probe": self._probe_spec}
+        found = self._files.load_latest(on_damaged=say)
+        if found is None:
+            return None
+        step, tensors, metadata = found
+        path = self._files.path(step)
+        before = agent_file.parse(tomllib.loads(metadata["agent"]), str(path))
+        run_folder.refuse_changes(before, self._agent, str(path))
+        # Version 0.1 held weights with offsets a second time.
+        doubles = {n: n.removesuffix("#2") for n in tensors if n.endswith("#2") and n not in expect}
+        expect |= {n: expect[once] for n, once in doubles.items() if once in self._networks}
+        tensors, _ = checkpoint_file.load(path, expect)
+        for name, variable in self._state.items():
+            value = tensors[name]
+            variable.assign(np.full_like(value, np.nan) if name in metadata["unset"] else value)
+        best = {name: tensors[f"best/{name}"] for name in self._networks}
+        self.newest = step
+        return Progress.of(metadata, best), tensors["probe"]
+
+    def start_over(self) -> Progress:
+        """Goes back to where every run begins, if the guard may ask for that: there is no checkpoint yet."""
+        for path, value in self._beginning.items():
+            self._state[path].assign(value)
+        return Progress(Best({path: self._beginning[path] for path in self._networks}))
+
+    def write_best(self, progress: Progress) -> None:
+        """Makes `best/` what the progress says: the weights of the best evaluation, or nothing at all."""
+        best, path = progress.best, self._folder / "best" / WEIGHTS
+        if best.mean is not None:
+            self.write("best", best.weights, {"env_steps": best.env_steps, "mean_reward": best.mean})
+            return
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be removed: {error.strerror}") from error
+
+    def write(self, name: str, weights: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        """Writes weights into a folder of their own."""
+        path = self._folder / name / WEIGHTS
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{path}: saving failed: {error.strerror}") from error
+        checkpoint_file.save(path, weights, metadata)
+
+
+def by_path(variables: Iterable[Any]) -> dict[str, Any]:
+    """Variables by their paths; of several with one path the later ones get a number."""
+    named: dict[str, Any] = {}
+    for variable in variables:
+        path, number = variable.path, 2
+        while path in named:
+            path, number = f"{variable.path}#{number}", number + 1
+        named[path] = variable
+    return named

@@ -1,0 +1,123 @@
+"""One training session: an agent is put together, trained, and what came of it is said."""
+
+import contextlib
+import shlex
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
+from rlweights.running.config.schema import Agent
+from rlweights.running.records.console import Console
+from rlweights.running.records.tensorboard_server import watched
+from rlweights.running.saving import run_folder
+from rlweights.running.trainer import Outcome, Trainer
+
+
+def begin(
+    agent: Agent,
+    source: str,
+    folder: Path,
+    runs: Path,
+    name: str,
+    *,
+    quiet: bool = False,
+    watch: bool = False,
+) -> Outcome:
+    """Trains one agent into a new run folder.
+
+    Args:
+        agent: The configuration.
+        source: Where it came from, for errors.
+        folder: Where files that it names lie.
+        runs: Folder of all runs.
+        name: Names the folder of the agent's runs.
+        quiet: Whether to show no progress.
+        watch: Whether to start TensorBoard beside it, and show its address.
+
+    Raises:
+        ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
+    """
+    assembly = Assembly(agent, source, folder)
+    with Trainer(assembly, _console(agent, quiet)) as trainer:
+        run = run_folder.create(runs, name, agent, source, assembly.files.loaded)
+        return _run(trainer, run, name, runs, watch)
+
+
+def resume(run: Path, overrides: Sequence[str], *, quiet: bool = False, watch: bool = False) -> Outcome:
+    """Goes on with a run from its newest checkpoint.
+
+    Raises:
+        ConfigError: If the folder is no run, or what it trains would change; see also `begin`.
+    """
+    path = run / agent_file.AGENT
+    before, after = run_folder.read(run), agent_file.load(path, overrides)
+    run_folder.refuse_changes(before, after, str(path))
+    assembly = Assembly(after, str(path), run)
+    with Trainer(assembly, _console(after, quiet)) as trainer:
+        name, runs = run.resolve().parent.name, run.parent.parent
+        return _run(trainer, run, name, runs, watch, resume=True)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """What the process says to its shell: 0, or 128 and the signal that ended the run."""
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
+    console = trainer.console
+    console.start(_header(trainer.assembly, name, run))
+    with watched(runs, console.message) if watch else contextlib.nullcontext():
+        try:
+            outcome = trainer.run(run, resume)
+            console.summary(_summary(trainer.agent, outcome, runs))
+        finally:
+            console.close()
+    return outcome
+
+
+def _console(agent: Agent, quiet: bool) -> Console:
+    return Console(agent.total_iterations * agent.steps_per_iteration, quiet=quiet)
+
+
+def _header(assembly: Assembly, name: str, run: Path) -> list[str]:
+    agent = assembly.agent
+    section, algorithm = agent.environment, agent.algorithm
+    rollout = f"{section.num_envs} x {algorithm.n_steps} steps"
+    lines = [
+        f"agent        {name}, seed {agent.seed}",
+        f"environment  {section.id} ({section.backend}, {rollout} an iteration)",
+        f"algorithm    {algorithm.name.upper()}, {assembly.optimizer.inner.name}",
+    ]
+    lines += [
+        f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
+    ] or ["rules        none"]
+    lines += [f"code         {file} was loaded: the agent file names it" for file in assembly.files.loaded]
+    return [*lines, f"run          {run}"]
+
+
+def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    folder = shlex.quote(str(outcome.folder))
+    resume = f"python -m rlweights.train --resume {folder}"
+    if outcome.evaluation is not None:
+        result = outcome.evaluation
+        facts["reached"] = (
+            f"{result.mean:.1f} +- {result.std:.1f}, mean return of {len(result.returns)} episodes"
+        )
+        if agent.expect is not None:
+            facts["expected"] = f"{agent.expect.mean_reward:g}"
+    elif outcome.signal is not None:
+        name = signal.Signals(outcome.signal).name
+        facts["stopped"] = f"by {name} after {outcome.env_steps:,} steps; the weights are saved"
+        facts["resume"] = f"{resume}    # exactly, from step {outcome.resumes_at:,} on"
+    else:
+        facts["finished"] = f"before, after {outcome.env_steps:,} steps; nothing was changed"
+        facts["extend"] = f"{resume} --total-timesteps {2 * outcome.env_steps}"
+    if outcome.made:
+        rate = outcome.made / max(outcome.seconds, 1e-9)
+        facts["time"] = f"{outcome.seconds:.1f} s, {rate:,.0f} steps/s"
+    facts["run"] = str(outcome.folder)
+    facts["watch"] = f"tensorboard --logdir {shlex.quote(str(runs))}"
+    return facts

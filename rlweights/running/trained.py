@@ -1,0 +1,130 @@
+"""A trained agent: a run folder turned back into something that acts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlweights.errors import ConfigError
+from rlweights.learning.evaluation import Result, evaluate, evaluation_seed
+from rlweights.learning.spaces import action_decoder
+from rlweights.running.building.policy import Policy
+from rlweights.running.records.event_file import read_scalars
+from rlweights.running.saving import checkpoint_file, run_folder
+from rlweights.running.video import play
+
+WHICH = ("best", "latest")
+
+
+class Series(NamedTuple):
+    """One scalar over a run, as TensorBoard shows it."""
+
+    steps: np.ndarray  # [rows] int64, environment steps
+    values: np.ndarray  # [rows] float64
+
+
+class TrainedAgent:
+    """The policy of a run, with the weights of its best evaluation or its latest ones.
+
+    Args:
+        run: The run folder.
+        which: "best" or "latest"; best falls back to latest if no evaluation was made.
+
+    Raises:
+        ConfigError: If the folder is no run, or holds no weights yet.
+        CheckpointError: If the weights are damaged.
+    """
+
+    def __init__(self, run: str | Path, which: str = "best"):
+        self.folder = Path(run)
+        if which not in WHICH:
+            raise ConfigError(f"which = {which!r}: takes {' or '.join(map(repr, WHICH))}")
+        agent = run_folder.read(self.folder)
+        candidates = [self.folder / name / "weights.safetensors" for name in (which, "latest")]
+        found = next((each for each in candidates if each.is_file()), None)
+        if found is None:
+            raise ConfigError(f"{run}: holds no weights yet; they are saved by the first evaluation")
+        self.weights = found
+        self.policy = Policy(agent, str(self.folder / run_folder.AGENT), self.folder)
+        variables = {v.path: v for v in self.policy.networks.variables}
+        expect = {name: (tuple(v.shape), v.dtype) for name, v in variables.items()}
+        tensors, self.metadata = checkpoint_file.load(found, expect)
+        for name, variable in variables.items():
+            variable.assign(tensors[name])
+        self._act = self.policy.acting()
+        self._greedy = self.policy.actor(self._act)
+
+    def history(self) -> dict[str, Series]:
+        """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
+        return {
+            tag: Series(*(np.array(column) for column in zip(*points, strict=True)))
+            for tag, points in read_scalars(self.folder).items()
+        }
+
+    def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> np.ndarray:
+        """Returns actions for a batch of observations, as the environment takes them.
+
+        Args:
+            observations: A batch in the form that Gymnasium's vector environments give.
+            deterministic: Whether to take the most likely action rather than to sample.
+            seed: Seed of sampled actions.
+        """
+        encoded = self.policy.encoder.encode(observations)
+        rng = None if deterministic else np.random.default_rng(seed)
+        action = self.policy.distribution.choose_numpy(self._act(encoded), rng)
+        return action_decoder(self.policy.action_space)(action)
+
+    def evaluate(
+        self, episodes: int = 100, seed: int | None = None, deterministic: bool | None = None
+    ) -> Result:
+        """Runs whole episodes in the real environment.
+
+        Args:
+            episodes: Number of episodes.
+            seed: Seed of environments and of sampled actions; None: the one of the run's own evaluations.
+            deterministic: Whether to take the most likely action rather than to sample; None: as the agent
+                file's `evaluation.deterministic` says.
+        """
+        if deterministic is None:
+            deterministic = self.policy.agent.evaluation.deterministic
+        seed = evaluation_seed(self.policy.agent.seed) if seed is None else seed
+        envs = self.policy.environments.vector(min(episodes, 20), evaluation=True)
+        try:
+            return evaluate(self._act, envs, self.policy.distribution, episodes, seed, deterministic)
+        finally:
+            envs.close()
+
+    def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[np.ndarray], list[float], float]:
+        """Plays episodes in the rendered environment, acting as the run was evaluated.
+
+        Returns:
+            The frames [H, W, 3] uint8, one for every state, the last one included; the return of each
+            episode; and the frames per second.
+
+        Raises:
+            ConfigError: If the environment does not render.
+        """
+        env = self.policy.environments.rendered("rgb_array")
+        frames: list[np.ndarray] = []
+        returns = self._play(env, episodes, seed, lambda: frames.append(np.asarray(env.render(), np.uint8)))
+        return frames, returns, float(env.metadata.get("render_fps", 30))
+
+    def show(self, episodes: int = 1, seed: int = 10_000) -> list[float]:
+        """Plays episodes in a window, acting as the run was evaluated; returns the return of each.
+
+        Raises:
+            ConfigError: If the environment does not render.
+        """
+        return self._play(self.policy.environments.rendered("human"), episodes, seed, lambda: None)
+
+    def _play(self, env: Any, episodes: int, seed: int, look: Callable[[], Any]) -> list[float]:
+        try:
+            seeds = range(seed, seed + episodes)
+            return [play(env, self.policy.performer(self._act, each), each, look) for each in seeds]
+        finally:
+            env.close()
+
+    def act(self, observation: Any) -> Any:
+        """Returns the most likely action for one observation."""
+        return self._greedy(observation)

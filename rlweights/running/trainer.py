@@ -1,0 +1,323 @@
+"""The training loop: rollouts and updates, records, evaluation, checkpoints."""
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError, RecordsError, TrainingStopped
+from rlweights.learning.evaluation import Result
+from rlweights.learning.inspection import Inspection
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.evaluator import Evaluator
+from rlweights.running.guard import Guard, NotFinite
+from rlweights.running.interrupts import Interrupts
+from rlweights.running.records import layout
+from rlweights.running.records.console import Console
+from rlweights.running.records.records import Records
+from rlweights.running.records.throughput import Rate
+from rlweights.running.saving import run_folder
+from rlweights.running.saving.run_lock import RunLock
+from rlweights.running.saving.run_state import Best, Progress, RunState
+from rlweights.running.video import gif
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: The run folder.
+        evaluation: The last evaluation; None if there was none.
+        env_steps: Environment steps of the whole run.
+        seconds: How long this session of it took.
+        signal: The signal that ended it, if one did.
+        resumes_at: The step of the newest checkpoint, 0 if there is none.
+        made: Environment steps of this session.
+    """
+
+    folder: Path
+    evaluation: Result | None
+    env_steps: int
+    seconds: float
+    signal: int | None = None
+    resumes_at: int = 0
+    made: int = 0
+
+
+class Trainer:
+    """Trains one agent into one run folder.
+
+    Whatever a checkpoint does not hold is a pure function of the seed and the iteration, or is measured anew,
+    so a run that was killed at any moment and resumed ends like one that was not.
+
+    Args:
+        assembly: The agent.
+        console: Where progress is shown.
+    """
+
+    def __init__(self, assembly: Assembly, console: Console):
+        self.assembly = assembly
+        self.agent = assembly.agent
+        self.learner = assembly.learner
+        self.console = console
+        self.loop = assembly.make_loop()
+        self.folder = Path()
+        self._progress = Progress(Best(self._weights()))
+        self._guard = Guard(self.agent.guard)
+        self._interrupts = Interrupts()
+        self._rate = Rate()
+        self._evaluator = Evaluator(assembly, self._say)
+        self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
+        self._inspection: Inspection | None = None
+        self._probe: np.ndarray | None = None
+        self._state: RunState
+        self._rows, self._evaluations, self._saves = (
+            _iterations(steps, self.agent.steps_per_iteration)
+            for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
+        )
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._evaluator.close()
+        self.loop.close()
+
+    @property
+    def iteration(self) -> int:
+        """Iterations so far."""
+        return self._progress.iteration
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps so far."""
+        return self.iteration * self.agent.steps_per_iteration
+
+    # The run --------------------------------------------------------------------------------------
+
+    def run(self, folder: Path, resume: bool = False) -> Outcome:
+        """Trains to the end of the budget, or to the first signal.
+
+        Args:
+            folder: The run folder.
+            resume: Whether to go on from the folder's newest checkpoint. A finished run is left as it is.
+
+        Raises:
+            TrainingStopped: If updates were not finite for too long.
+            BrokenEnvironment: If the environment failed.
+            CheckpointError: If a checkpoint could not be written, or none of those that exist be read.
+            RecordsError: If the records could not be written.
+            RunLockedError: If another process trains into the folder.
+            ConfigError: If the run cannot be resumed as this agent.
+        """
+        started = time.monotonic()
+        self.folder = folder
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(RunLock(folder))
+            self._interrupts = stack.enter_context(Interrupts())
+            self._state = RunState(folder, self.agent, self.learner, self.loop)
+            if resume and self._finished_before():
+                return Outcome(folder, None, self.env_steps, time.monotonic() - started)
+            first = self.env_steps
+            records = stack.enter_context(Records(folder, resume_step=first if resume else None))
+            self._introduce(records)
+            try:
+                result = self._train(records)
+                if result is None:
+                    self._end(records, success=False)
+            except (TrainingStopped, BrokenEnvironment):
+                with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
+                    self._end(records, success=False)
+                raise
+        return Outcome(
+            folder,
+            result,
+            self.env_steps,
+            time.monotonic() - started,
+            self._interrupts.number,
+            self._state.newest or 0,
+            self.env_steps - first,
+        )
+
+    def _finished_before(self) -> bool:
+        """Takes over the newest checkpoint; True if there is nothing left to train."""
+        found = self._restore()
+        total = self.agent.total_iterations
+        if self.iteration > total:
+            raise ConfigError(
+                f"{self.folder}: budget.total_timesteps = {self.agent.budget.total_timesteps} is less than "
+                f"the {self.env_steps} steps that the run has made already"
+            )
+        if self._progress.finished and self.iteration == total:
+            return True
+        self._progress.finished = False
+        run_folder.update(self.folder, self.agent)
+        self._state.write_best(self._progress)
+        if not found:
+            self.console.message("there is no checkpoint yet: the run starts over")
+        return False
+
+    def _introduce(self, records: Records) -> None:
+        records.summary(layout.layout(), self.env_steps)
+        records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
+        records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
+
+    def _train(self, records: Records) -> Result | None:
+        """Trains, evaluates and saves; None if a signal came before the end."""
+        if self.iteration < self.agent.total_iterations:
+            self.loop.boundary(self.iteration, self._progress.attempt)
+        while self._interrupts.number is None:
+            try:
+                if self.iteration < self.agent.total_iterations:
+                    self._advance(records)
+                    continue
+                result = self._evaluate(records, self.agent.evaluation.final_episodes)
+                self._end(records, success=True)
+                self._progress.finished = True
+                self._save(records)  # last: who finds it finished finds everything else
+                return result
+            except NotFinite as error:
+                self._go_back(str(error), records)
+            except BrokenEnvironment:
+                if self._interrupts.number is None:
+                    raise
+                return None  # the signal has reached processes of the environment's own
+        if self.loop.exact or self.iteration == self.agent.total_iterations:
+            with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
+                self._save(records)
+        return None
+
+    def _advance(self, records: Records) -> None:
+        """Runs some iterations, up to whatever needs the weights as they are then, and does it."""
+        total = self.agent.total_iterations
+        section = self.agent.logging
+        looks = [self._rows * each for each in (section.diagnostics_every, section.histograms_every)]
+        cycles = [every for every in (self._evaluations, self._saves, *looks) if every]
+        limit = min([total - self.iteration, *(every - self.iteration % every for every in cycles)])
+        done = self.loop.advance(self.iteration, limit)
+        self._rate.tick(len(done) * self.agent.steps_per_iteration)
+        for scalars, episodes in done:
+            self._progress.iteration += 1
+            self._progress.window.add(episodes)
+            self._guard.judge(scalars, episodes)
+            if episodes.nonfinite is not None:
+                self.console.note_reason(episodes.nonfinite)
+            self._record(records, scalars)
+        if self.iteration == total:
+            return
+        if self._evaluations and self.iteration % self._evaluations == 0:
+            with self._rate.paused():
+                self._evaluate(records, self.agent.evaluation.episodes)
+        if self._saves and self.iteration % self._saves == 0:
+            self._save(records)
+            self._guard.passed()
+            self.loop.boundary(self.iteration, self._progress.attempt)
+
+    def _end(self, records: Records, success: bool) -> None:
+        """Saves the latest weights and ends the session in the records."""
+        with self.learner.optimizer.evaluation():
+            self._state.write("latest", self._weights(), {"env_steps": self.env_steps})
+        records.summary(layout.hparams_end(success), self.env_steps)
+        records.flush()
+
+    def _go_back(self, bad: str, records: Records) -> None:
+        """Goes back to the last checkpoint, or to the beginning, to draw other random numbers from there.
+
+        Raises:
+            TrainingStopped: If that is not wanted, or was tried too often.
+        """
+        step, attempt = self.env_steps, self._progress.attempt + 1
+        if self._guard.may_go_back():
+            if not self._restore():
+                self._progress = self._state.start_over()
+            self._progress.attempt = attempt
+            self._state.write_best(self._progress)
+            records.rewind(self.env_steps)
+            self.loop.boundary(self.iteration, attempt)
+            self.console.message(
+                f"not finite at step {step:,}: {bad}; back to step {self.env_steps:,}, attempt {attempt}"
+            )
+            return
+        newest = self._state.newest
+        last = "no checkpoint yet" if newest is None else f"the last good checkpoint: step {newest}"
+        raise TrainingStopped(f"{self.folder}: not finite at step {step}: {bad} ({last})")
+
+    # Records --------------------------------------------------------------------------------------
+
+    def _record(self, records: Records, scalars: dict[str, float]) -> None:
+        """Records a row of scalars if it is time to, and at longer intervals a closer look."""
+        if self.iteration % self._rows and self.iteration != self.agent.total_iterations:
+            return
+        number, row = self.iteration // self._rows, self._progress.window.scalars() | scalars
+        section, rate = self.agent.logging, self._rate.value
+        if section.diagnostics_every and number % section.diagnostics_every == 0:
+            row |= self._inspected().measure()
+        if section.histograms_every and number % section.histograms_every == 0:
+            for tag, spread in self._inspected().spreads().items():
+                records.histogram(self.env_steps, tag, spread.values, spread.bound)
+        records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))
+        self.console.update(self.env_steps, row, rate)
+
+    def _inspected(self) -> Inspection:
+        if self._inspection is None:
+            self._inspection = Inspection(self.learner, self._initial, self._probed())
+        return self._inspection
+
+    def _probed(self) -> np.ndarray:
+        """Observations to measure hidden units on, the same for the whole run: taken when first needed."""
+        if self._probe is None:
+            self._probe = self.loop.probe()
+        return self._probe
+
+    def _evaluate(self, records: Records, episodes: int) -> Result:
+        """Evaluates clean (or averaged) weights in the real environment; keeps the best ones."""
+        with self.learner.optimizer.evaluation():
+            act = self.assembly.acting()
+            result = self._evaluator.evaluate(act, episodes)
+            if self._progress.best.beaten_by(result.mean):
+                self._progress.best = Best(self._weights(), result.mean, self.env_steps)
+                self._state.write_best(self._progress)
+            if self._is_filmed() and (shown := self._evaluator.film(act)):
+                picture = gif(shown.frames, shown.fps)
+                records.animation(self.env_steps, "eval/episode", picture, shown.frames[0].shape[:2])
+        scalars = self._evaluator.scalars(result)
+        records.write(self.env_steps, scalars)
+        self.console.update(self.env_steps, scalars, None)
+        return result
+
+    def _is_filmed(self) -> bool:
+        """Whether the evaluation that is due now has a film: the last one has."""
+        every = self.agent.evaluation.film_every * self._evaluations
+        last = self.iteration == self.agent.total_iterations
+        return last or bool(every and self.iteration % every == 0)
+
+    def _say(self, text: str) -> None:
+        """Shows one line about this step."""
+        self.console.message(f"{self.env_steps:>10,}  {text}")
+
+    # Saving and restoring -------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        """Copies of the networks' present weights, by path."""
+        return {v.path: v.numpy().copy() for v in self.assembly.networks.variables}
+
+    def _save(self, records: Records) -> None:
+        """Writes a checkpoint, once everything recorded up to it is on the disk."""
+        records.flush()
+        self._state.save(self._progress, self._probed(), self.env_steps)
+
+    def _restore(self) -> bool:
+        """Takes over the newest readable checkpoint; False if there is none yet."""
+        found = self._state.restore(self.console.message)
+        if found is None:
+            return False
+        self._progress, self._probe = found
+        return True
+
+
+def _iterations(steps: int, steps_per_iteration: int) -> int:
+    """Turns a distance in environment steps into iterations; 0 stays 0."""
+    return max(1, round(steps / steps_per_iteration)) if steps else 0

@@ -1,0 +1,370 @@
+"""The one concept: a rule that rewrites weights inside the compiled training step."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from rlweights.weights import prng
+from rlweights.weights.interventions.feedback import Feedback
+from rlweights.weights.interventions.schedules import strength
+from rlweights.weights.selection import Selector, kind, owner_of, select
+
+PLACEMENTS = ("after_step", "during_gradient", "during_iteration", "after_iteration")
+
+
+class Intervention:
+    """A rule that rewrites weights inside the compiled training step.
+
+    A subclass implements one pure method of one weight: `update` returns its new value (and is written
+    with `assign`), or `delta` returns what to add (written with `assign_add`). It may also create state
+    in `build`, adapt that state in `begin_iteration`, and measure itself in `observe`.
+
+    ======================  ===================================================  ===================
+    placement               the weights change                                   then
+    ======================  ===================================================  ===================
+    ``after_step``          after each optimizer step                            kept
+    ``during_gradient``     while one loss and its gradient are computed         undone
+    ``during_iteration``    from a rollout through its updates, by one draw      undone
+    ``after_iteration``     once between two iterations                          kept
+    ======================  ===================================================  ===================
+
+    Args:
+        on: Which weights, see `rlweights.select`; None takes the rule's own default.
+        placement: When, one of the table above; None takes the rule's own default.
+        name: Names the metrics `<name>/<metric>`; None makes it from the class name.
+        seed: Seed of the rule's random draws.
+    """
+
+    placement: str = "after_step"
+    placements: ClassVar[Sequence[str]] = PLACEMENTS
+    """The placements that make sense for the rule; any other is refused."""
+    default_on: ClassVar[Selector | None] = None
+    """What `on=None` selects; None: every trainable weight."""
+    metric_names: Sequence[str] = ()
+    """Names of the metrics that `observe` returns besides `relative_change`; `build` may set others."""
+
+    def __new__(cls, *args, **kwargs):
+        """Remembers the arguments: `get_config` gives them back, so no rule has to write its own."""
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        self._arguments = dict(list(bound.arguments.items())[1:])
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self._arguments |= self._arguments.pop(parameter.name, {})
+        return self
+
+    def __init_subclass__(cls, **kwargs):
+        """Registers the rule with Keras, so that models which use it save and load."""
+        super().__init_subclass__(**kwargs)
+        package = "rlweights" if cls.__module__.startswith("rlweights.") else cls.__module__
+        keras.saving.register_keras_serializable(package=package)(cls)
+
+    def __init__(
+        self,
+        on: Any = None,
+        *,
+        placement: str | None = None,
+        name: str | None = None,
+        seed: int = 0,
+    ):
+        if type(self).update is Intervention.update and type(self).delta is Intervention.delta:
+            raise TypeError(f"{type(self).__name__} must implement `update` or `delta`.")
+        both = type(self).update is not Intervention.update and type(self).delta is not Intervention.delta
+        if both:
+            raise TypeError(f"{type(self).__name__} must implement `update` or `delta`, not both.")
+        self.on = self.default_on if on is None and self.default_on is not None else select(on)
+        self.placement = self.placement if placement is None else placement
+        if self.placement not in self.placements:
+            raise ValueError(
+                f"{type(self).__name__} takes placement {' or '.join(map(repr, self.placements))}. "
+                f"Received: {placement!r}"
+            )
+        self.name = name or snake_case(type(self).__name__)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
+            raise ValueError(f"`name` takes letters, digits and _ . - only. Received: {name!r}")
+        self.seed = seed
+        self.variables: list[Any] = []
+        self.all_variables: list[Any] = []
+        self.metrics: dict[str, Any] = {}
+        self._places: dict[int, int] = {}
+        self._owner: Any = None
+        self._applications: Any = None
+
+    # What a rule writes ---------------------------------------------------------------------------
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the rule's state with `add_variable`. Called once, outside of any graph."""
+
+    def update(self, weight, step):
+        """Returns the new value of `weight` [...]. Pure: it must not assign.
+
+        A rule that only watches returns `weight` itself: then nothing is written.
+
+        Args:
+            weight: `keras.Variable` (in a rule that needs nothing of the variable, any tensor).
+            step: Scalar integer tensor, the number of optimizer steps before this one.
+        """
+        raise NotImplementedError
+
+    def delta(self, weight, step):
+        """Returns what to add to `weight` [...]. Pure: it must not assign (arguments as `update`)."""
+        raise NotImplementedError
+
+    def begin_iteration(self, step) -> None:
+        """Adapts the rule's own state, in the graph, before an iteration and its draw begin."""
+
+    def finish(self, step) -> None:
+        """Updates the rule's own state, in the graph, after all its weights were rewritten."""
+
+    def update_slot(self, weight, slot, step):
+        """Returns the new value of one optimizer slot of `weight`, or None to leave it alone."""
+        return None
+
+    def limit(self, weight, step) -> Any:
+        """Returns the largest |w| that the rule leaves behind, a scalar, for charts to draw; None: any."""
+        return None
+
+    def observe(self, before: Sequence[Any], after: Sequence[Any], step) -> Mapping[str, Any]:
+        """Returns the scalars `metric_names`, given all selected weights before and after the rule."""
+        return {}
+
+    # What a rule may use --------------------------------------------------------------------------
+
+    def strength(self, value: Any, argument: str, minimum: float | None = None) -> Callable:
+        """Makes a function of the step of a number, a schedule or a `Feedback`."""
+        return strength(value, argument, minimum)
+
+    def add_variable(self, name: str, *, shape=(), like: Any = None, initial: Any = 0.0, dtype=None):
+        """Creates a state variable that is saved with the optimizer.
+
+        Args:
+            name: Its name within the rule.
+            shape: Its shape, unless `like` is given.
+            like: A weight whose shape and dtype to take.
+            initial: Number or array of the initial value.
+            dtype: Its dtype; float32 if None and no `like`.
+        """
+        if self._owner is None:
+            raise RuntimeError(f"{self.name}: `add_variable` may only be called in `build`.")
+        if like is not None:
+            shape, dtype = like.shape, like.dtype
+            name = f"{like.path.replace('/', '_')}_{name}"
+        return self._owner.add_variable(
+            shape=shape,
+            initializer=lambda shape, dtype: ops.broadcast_to(ops.cast(initial, dtype), shape),
+            dtype=dtype or "float32",
+            name=f"{self.name}_{name}",
+        )
+
+    def feedback(self, name: str, initial: Any = 0.0) -> Feedback:
+        """Declares that the rule reads the feedback `name`; only in `build`. Call it to read it."""
+        source = Feedback(name, initial)
+        self._owner.feedback.bind(source)
+        return source
+
+    def normal(self, weight, step, stream: str = ""):
+        """Draws standard normal noise shaped like `weight`: fresh numbers at each application.
+
+        Args:
+            weight: The weight, whose shape and dtype the noise has.
+            step: Scalar integer tensor; counts the draws of a rule that no optimizer was built with.
+            stream: Names the draw, where a rule makes several that must be independent.
+        """
+        return self._drawn(prng.normal, weight, step, stream)
+
+    def uniform(self, weight, step, low: float = 0.0, high: float = 1.0, stream: str = ""):
+        """Draws uniform noise on [low, high) shaped like `weight` (other arguments as `normal`).
+
+        The numbers are those of float32; in a dtype of fewer digits one may be rounded to `high`.
+        """
+
+        def draw(*where):
+            return prng.uniform(*where, low, high)
+
+        return self._drawn(draw, weight, step, stream)
+
+    def _drawn(self, draw, weight, step, stream: str):
+        counter = step if self._applications is None else self._applications
+        noise = draw(weight.shape, self.seed, self.stream_of(weight, stream), counter)
+        return ops.cast(noise, weight.dtype)
+
+    def stream_of(self, weight, stream: str = "") -> str:
+        """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
+        return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
+
+    def kernel_of(self, weight) -> Any:
+        """The kernel of the layer that owns `weight`: itself if it has two or more dimensions.
+
+        Raises:
+            ValueError: If the layer owns no kernel.
+        """
+        if len(weight.shape) >= 2:
+            return weight
+        owner = owner_of(weight)
+        for other in self.all_variables:
+            if owner_of(other) == owner and len(other.shape) >= 2:
+                return other
+        raise ValueError(
+            f"{self.name}: {weight.path} has no fan-in, because its layer owns no kernel; "
+            f"leave it out with `on=`, or give the bound in absolute units."
+        )
+
+    def fan_in(self, weight) -> int:
+        """Number of inputs of a unit of the layer that owns `weight`; Keras kernels are (..., in, out)."""
+        size = 1
+        for dimension in self.kernel_of(weight).shape[:-1]:
+            size *= int(dimension)
+        return size
+
+    # What the optimizer calls ---------------------------------------------------------------------
+
+    def bind(self, owner: Any, variables: Sequence[Any]) -> None:
+        """Resolves the selection and creates all state. `owner` is the InterventionOptimizer."""
+        try:
+            self.variables = self.on(variables)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+        self.all_variables = list(variables)
+        self._places = {id(v): i for i, v in enumerate(self.variables)}
+        self._owner = owner
+        for value in self._arguments.values():
+            if isinstance(value, Feedback):
+                owner.feedback.bind(value)
+        self._applications = self.add_variable("applications", dtype="int32", initial=0)
+        self.build(self.variables)
+        names = ("relative_change", *self.metric_names)
+        self.metrics = {name: self.add_variable(name.replace("/", ".")) for name in names}
+
+    @property
+    def adds(self) -> bool:
+        """Whether the rule speaks in differences (`delta`) rather than in new values (`update`)."""
+        return type(self).delta is not Intervention.delta
+
+    def try_on(self, variable, step) -> None:
+        """Computes what the rule would write to a weight, and writes nothing.
+
+        Raises:
+            ValueError: If it would not keep shape and dtype; and whatever a rule of the user's own raises.
+        """
+        value = (self.delta if self.adds else self.update)(variable, step)
+        self._checked(value, variable, "delta" if self.adds else "update")
+
+    def apply(self, step) -> None:
+        """Rewrites the selected weights in place and keeps the change."""
+        before = _values(self.variables)
+        for variable in self.variables:
+            if self.adds:
+                variable.assign_add(self._checked(self.delta(variable, step), variable, "delta"))
+            elif (new := self.update(variable, step)) is not variable:
+                variable.assign(self._checked(new, variable, "update"))
+            for slot in self._owner.slots(variable) if self._touches_slots else ():
+                if (rewritten := self.update_slot(variable, slot, step)) is not None:
+                    slot.assign(rewritten)
+        every = self._owner.metrics_every if self.placement == "after_step" else 1
+        if every == 1:
+            self._record(before, _values(self.variables), step)
+        else:
+            # What nobody looks at need not be measured: at small batches measuring costs more than the rule.
+            ops.cond(
+                ops.equal(ops.mod(step + 1, every), 0),
+                lambda: self._record(before, _values(self.variables), step),
+                lambda: None,
+            )
+        self._finish(step)
+
+    def offsets(self, step) -> list[Any]:
+        """Returns the difference that the rule makes to each selected weight, writing none of them."""
+        before = _values(self.variables)
+        differences = []
+        for variable, value in zip(self.variables, before, strict=True):
+            if self.adds:
+                differences.append(self._checked(self.delta(variable, step), variable, "delta"))
+            else:
+                new = self._checked(self.update(variable, step), variable, "update")
+                differences.append(new - value)
+        self._record(before, [b + d for b, d in zip(before, differences, strict=True)], step)
+        self._finish(step)
+        return differences
+
+    @property
+    def _touches_slots(self) -> bool:
+        return type(self).update_slot is not Intervention.update_slot
+
+    def _checked(self, value, variable, method: str):
+        """Refuses a wrong shape or dtype while the graph is built: broadcasting would hide the error."""
+        value = ops.convert_to_tensor(value)
+        shape, dtype = tuple(value.shape), keras.backend.standardize_dtype(value.dtype)
+        if shape != tuple(variable.shape) or dtype != variable.dtype:
+            raise ValueError(
+                f"{self.name}: `{method}` must keep shape {tuple(variable.shape)} and dtype "
+                f"{variable.dtype} of {variable.path}. Received: shape {shape}, dtype {dtype}"
+            )
+        return value
+
+    def _record(self, before, after, step) -> None:
+        old = ops.concatenate([ops.reshape(ops.cast(b, "float32"), [-1]) for b in before])
+        new = ops.concatenate([ops.reshape(ops.cast(a, "float32"), [-1]) for a in after])
+        change = ops.sqrt(ops.sum(ops.square(new - old)))
+        norm = ops.sqrt(ops.sum(ops.square(old)))
+        self.metrics["relative_change"].assign(change / ops.maximum(norm, 1e-12))
+        for name, value in self.observe(before, after, step).items():
+            self.metrics[name].assign(ops.cast(value, "float32"))
+
+    def _finish(self, step) -> None:
+        self.finish(step)
+        self._applications.assign_add(1)
+
+    # Saving and printing --------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, serialised."""
+        config = dict(self._arguments)
+        if "on" in config:
+            if "predicate(" in repr(self.on):
+                raise ValueError(f"{self.name}: `on={self.on!r}` is a function and cannot be saved.")
+            config["on"] = repr(self.on)
+        return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]):
+        """Makes the rule that `get_config` described."""
+        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+    def describe(self) -> str:
+        """The rule in one line for people: its name, what it does with which number, and to what."""
+        arguments = {k: v for k, v in self._arguments.items() if k not in ("on", "name", "seed")}
+        shown = [f"{k} {v if isinstance(v, str) else _shown(v)}" for k, v in arguments.items()]
+        return f"{self.name} ({', '.join(shown)}) on {self.on!r}" if shown else f"{self.name} on {self.on!r}"
+
+    def __repr__(self):
+        shown = {k: v for k, v in self._arguments.items() if k != "on"}
+        arguments = [f"{k}={_shown(v)}" for k, v in shown.items()]
+        if "on" in self._arguments:
+            arguments.append(f"on={self.on!r}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def _values(variables: Sequence[Any]) -> list[Any]:
+    """The present values, as copies: `convert_to_tensor` of a variable is the variable, read later."""
+    return [ops.copy(variable) for variable in variables]
+
+
+def _shown(value: Any) -> str:
+    """`repr`, but of Keras' constraints and schedules, which have none, the expression that makes them."""
+    if isinstance(value, keras.constraints.Constraint | keras.optimizers.schedules.LearningRateSchedule):
+        given = {k: v for k, v in value.get_config().items() if v is not None}
+        return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+    return getattr(value, "__qualname__", repr(value))
+
+
+KERNELS_AND_BIASES = kind("kernel", "bias")
+"""What rules touch unless told otherwise: no normalisation parameters, no log standard deviations."""
+
+
+def snake_case(name: str) -> str:
+    """Turns a class name into the name that agent files and metrics use."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,93 @@
+"""Weight clipping."""
+
+import math
+from typing import Any
+
+from keras import ops
+
+from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
+from rlweights.weights.selection import owner_of
+
+UNITS = ("fan_in", "init", "absolute")
+
+
+class Clipping(Intervention):
+    """Clips each weight to [-b, b] after every optimizer step.
+
+    With the unit "fan_in" this is the paper's rule, b = bound / sqrt(fan_in) per layer, where a bias takes
+    the fan-in of its own layer's kernel. "init" measures in the largest absolute value that the layer's
+    kernel had when the optimizer was built, "absolute" is absolute. Log standard deviations and
+    normalisation parameters are left alone by default; the reference implementation clips the former by
+    oversight.
+
+    Args:
+        bound: The bound in `unit`s: a number, a schedule of the step, or a `Feedback`. The paper's own
+            reinforcement learning script uses 3.
+        unit: "fan_in", "init" or "absolute".
+        per_layer: Whether to measure each layer besides all of them together.
+        **kwargs: See `Intervention`.
+
+    Metrics: `clipped`, the share of weights that the clamp changed in this step; `saturated`, the share
+    that stands at the bound after it; with `per_layer` also `clipped/<layer path>` and
+    `saturated/<layer path>`.
+
+    Reference: Elsayed, Lan, Lyle and Mahmood, "Weight Clipping for Deep Continual and Reinforcement
+    Learning", 2024, https://arxiv.org/abs/2407.01704, algorithm 1.
+    """
+
+    default_on = KERNELS_AND_BIASES
+    metric_names = ("clipped", "saturated")
+
+    def __init__(self, bound: Any = 3.0, unit: str = "fan_in", per_layer: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        if unit not in UNITS:
+            raise ValueError(f"`unit` takes {', '.join(map(repr, UNITS))}. Received: {unit!r}")
+        self.unit = unit
+        self.per_layer = per_layer
+        self.bound = self.strength(bound, "bound", minimum=0.0)
+        self._scales: dict[int, Any] = {}
+
+    def build(self, variables):
+        """Fixes each weight's scale: one bound is `bound(step) * scale`."""
+        if self.unit == "fan_in":
+            self._scales = {id(v): self.fan_in(v) ** -0.5 for v in variables}
+        elif self.unit == "init":
+            # A variable and not a constant: a loaded optimizer must keep the reach of its first weights.
+            self._scales = {
+                id(v): self.add_variable(
+                    f"{v.path.replace('/', '_')}_reach", initial=ops.max(ops.abs(self.kernel_of(v)))
+                )
+                for v in variables
+            }
+        if self.per_layer:
+            layers = dict.fromkeys(owner_of(v) for v in variables)
+            each = (f"{metric}/{layer}" for metric in Clipping.metric_names for layer in layers)
+            self.metric_names = (*Clipping.metric_names, *each)
+
+    def limit(self, weight, step):
+        """Returns the bound of one weight, a scalar of the weight's dtype."""
+        if self.unit == "absolute":
+            return ops.cast(self.bound(step), weight.dtype)
+        if id(weight) not in self._scales:
+            raise ValueError(f"{self.name}: the unit {self.unit!r} needs a weight of a built optimizer.")
+        scale = ops.cast(self._scales[id(weight)], "float32")
+        return ops.cast(self.bound(step) * scale, weight.dtype)
+
+    def update(self, weight, step):
+        """Returns the clamped weight."""
+        limit = self.limit(weight, step)
+        return ops.clip(weight, -limit, limit)
+
+    def observe(self, before, after, step):
+        """Counts what the clamp changed, and what stands at the bound."""
+        counts: dict[str, list[Any]] = {}
+        for variable, old, new in zip(self.variables, before, after, strict=True):
+            limit = self.limit(variable, step)
+            clipped = ops.sum(ops.cast(ops.abs(old) > limit, "float32"))
+            saturated = ops.sum(ops.cast(ops.abs(new) >= limit, "float32"))
+            counted = (clipped, saturated, math.prod(variable.shape))
+            for suffix in ("", f"/{owner_of(variable)}") if self.per_layer else ("",):
+                sums = counts.get(suffix, (0.0, 0.0, 0))
+                counts[suffix] = [a + b for a, b in zip(sums, counted, strict=True)]
+        shares = {f"clipped{suffix}": clipped / size for suffix, (clipped, _, size) in counts.items()}
+        return shares | {f"saturated{suffix}": high / size for suffix, (_, high, size) in counts.items()}

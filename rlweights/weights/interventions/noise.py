@@ -1,0 +1,139 @@
+"""Noise in the weights: fixed, scheduled, fed from outside, or adapted to a distance between policies."""
+
+from typing import Any
+
+from keras import ops
+
+from rlweights.weights import prng
+from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
+
+
+class Noise(Intervention):
+    """Adds Gaussian noise to weights.
+
+    The placement gives it its meaning: "during_gradient" is weight noise (undone after each gradient),
+    "during_iteration" is parameter-noise exploration (one draw acts and learns, then is undone; the
+    gradient is taken at the noisy weights and applied to the clean ones, Plappert et al. 2018, eq. 2),
+    "after_step" and "after_iteration" keep the noise.
+
+    Args:
+        stddev: Standard deviation: a number, a schedule of the step, or a `Feedback`.
+        kind: "gaussian" (independent entries) or "factorised": f(x) f(y)^T for a kernel, with
+            f(x) = sign(x) sqrt|x|, which needs (in + out) instead of (in * out) draws.
+        **kwargs: See `Intervention`.
+
+    Metrics: `stddev`, the standard deviation used.
+
+    References: Plappert et al., "Parameter Space Noise for Exploration", 2018,
+    https://arxiv.org/abs/1706.01905; Fortunato et al., "Noisy Networks for Exploration", 2018,
+    https://arxiv.org/abs/1706.10295, section 3 (factorised noise); Graves, "Practical Variational
+    Inference for Neural Networks", 2011 (weight noise).
+    """
+
+    placement = "during_gradient"
+    default_on = KERNELS_AND_BIASES
+    metric_names = ("stddev",)
+
+    def __init__(self, stddev: Any, kind: str = "gaussian", **kwargs):
+        super().__init__(**kwargs)
+        if kind not in ("gaussian", "factorised"):
+            raise ValueError(f"`kind` takes 'gaussian' or 'factorised'. Received: {kind!r}")
+        self.kind = kind
+        self.stddev = self.strength(stddev, "stddev", minimum=0.0)
+
+    def delta(self, weight, step):
+        """Returns stddev times a fresh draw."""
+        draw = self.normal if self.kind == "gaussian" else self._factorised
+        return ops.cast(self.stddev(step), weight.dtype) * draw(weight, step)
+
+    def _factorised(self, weight, step):
+        """An outer product of two vectors of noise; a vector (a bias) gets f of its own noise."""
+        counter = step if self._applications is None else self._applications
+        shape = tuple(int(n) for n in weight.shape)
+
+        def vector(size, side):
+            drawn = prng.normal([size], self.seed, self.stream_of(weight, side), counter)
+            return ops.sign(drawn) * ops.sqrt(ops.abs(drawn))
+
+        if len(shape) < 2:
+            size = shape[0] if shape else 1
+            return ops.cast(ops.reshape(vector(size, "out"), shape), weight.dtype)
+        inputs = 1
+        for dimension in shape[:-1]:
+            inputs *= dimension
+        product = vector(inputs, "in")[:, None] * vector(shape[-1], "out")[None, :]
+        return ops.cast(ops.reshape(product, shape), weight.dtype)
+
+    def observe(self, before, after, step):
+        """Reports the standard deviation."""
+        return {"stddev": self.stddev(step)}
+
+
+class AdaptiveNoise(Intervention):
+    """Gaussian noise whose size holds the distance between clean and noisy policy at a target.
+
+    Before each iteration: stddev <- stddev * coefficient if the distance that was measured in the last one
+    is at most `target`, else stddev / coefficient. The distance is the feedback `distance`, written by
+    whoever can measure it; as long as it is NaN (nothing measured yet) the noise keeps its size. The
+    trainer writes "policy_distance" on the rollout's own observations: the mean KL divergence for discrete
+    actions, the root mean square difference of the mean actions for continuous ones.
+
+    Args:
+        target: Target distance: a number, a schedule of the step, or a `Feedback`. An epsilon-greedy
+            equivalent for discrete actions is -log(1 - e + e / actions); for continuous actions it is
+            the standard deviation of the action noise to be matched.
+        initial_stddev: Standard deviation of the first iterations.
+        coefficient: Factor of one adaptation, above 1.
+        distance: Name of the feedback that carries the measured distance.
+        **kwargs: See `Intervention`.
+
+    Metrics: `stddev`; `distance`, the last one measured; `target`.
+
+    Reference: Plappert et al., "Parameter Space Noise for Exploration", 2018,
+    https://arxiv.org/abs/1706.01905, eq. 1 and 2; coefficient 1.01 from its published code.
+    """
+
+    placement = "during_iteration"
+    default_on = KERNELS_AND_BIASES
+    metric_names = ("stddev", "distance", "target")
+
+    def __init__(
+        self,
+        target: Any = 0.01,
+        initial_stddev: float = 0.02,
+        coefficient: float = 1.01,
+        distance: str = "policy_distance",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not coefficient > 1.0:
+            raise ValueError(f"`coefficient` must be above 1. Received: {coefficient!r}")
+        self.target = self.strength(target, "target", minimum=0.0)
+        self.initial_stddev = self.strength(initial_stddev, "initial_stddev", minimum=0.0)(0)
+        self.coefficient = float(coefficient)
+        self._distance_name = distance
+        self.distance: Any = None
+        self.stddev: Any = None
+
+    def build(self, variables):
+        """Creates the standard deviation and declares the measured distance."""
+        self.stddev = self.add_variable("stddev", initial=self.initial_stddev)
+        self.distance = self.feedback(self._distance_name, float("nan"))
+
+    def begin_iteration(self, step):
+        """Adapts the standard deviation to the distance measured in the last iteration."""
+        distance, target = self.distance(step), self.target(step)
+        grown, shrunk = self.stddev * self.coefficient, self.stddev / self.coefficient
+        adapted = ops.where(distance <= target, grown, shrunk)
+        self.stddev.assign(ops.where(ops.isnan(distance), self.stddev, adapted))
+
+    def delta(self, weight, step):
+        """Returns stddev times a fresh draw."""
+        stddev = self.initial_stddev if self.stddev is None else self.stddev
+        return ops.cast(stddev, weight.dtype) * self.normal(weight, step)
+
+    def observe(self, before, after, step):
+        """Reports size, measured distance and target."""
+        distance = self.distance(step)
+        shown = ops.where(ops.isnan(distance), 0.0, distance)
+        return {"stddev": self.stddev, "distance": shown, "target": self.target(step)}

@@ -1,0 +1,345 @@
+"""The optimizer wrapper that carries interventions: clean and live weights around an inner optimizer."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from rlweights.weights import keras_internals
+from rlweights.weights.compilation import as_written
+from rlweights.weights.interventions.base import Intervention
+from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
+from rlweights.weights.offsets import Offsets
+
+
+@keras.saving.register_keras_serializable(package="rlweights")
+class InterventionOptimizer(keras.optimizers.Optimizer):
+    """Wraps an optimizer and rewrites weights around its step: optax for weights, speaking Keras.
+
+    *Live* weights, the model's own variables, are what losses and rollouts see; *clean* weights are what
+    the inner optimizer, kept interventions, evaluations and checkpoints see: live = clean + offsets. One
+    step restores the clean weights by copy (subtraction drifts), lets the inner optimizer step, applies
+    the "after_step" rules in list order, and puts the offsets back.
+
+    Without rules it equals the inner optimizer bit for bit. It follows the contract of Keras'
+    `LossScaleOptimizer`, works in `model.compile` with `jit_compile` on and off, and saves with the model.
+    Rules that are undone, or that act between iterations, need to know when an iteration begins and ends:
+    `WeightMonitor` says so in `model.fit` (an iteration is an epoch), a loop of one's own calls
+    `begin_iteration` and `end_iteration`.
+
+    Args:
+        inner: The Keras optimizer that makes the step.
+        interventions: The rules, in the order in which they act.
+        feedback: Further feedback (name to initial value) that a rule's schedule may read.
+        metrics_every: Steps between two measurements of the metrics of "after_step" rules.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: If `inner` keeps its own EMA, accumulates gradients or scales the loss, if two rules have
+            one name, or in a `tf.distribute` strategy of several replicas.
+
+    Examples:
+        >>> optimizer = InterventionOptimizer(keras.optimizers.Adam(1e-3), [])
+        >>> optimizer
+        InterventionOptimizer(Adam)
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        interventions: Sequence[Intervention] = (),
+        *,
+        feedback: Mapping[str, Any] | None = None,
+        metrics_every: int = 1,
+        name: str | None = None,
+    ):
+        super().__init__(learning_rate=0.0, name=name)
+        _refuse(inner)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError("InterventionOptimizer runs on one device, not in a strategy of several.")
+        names = [rule.name for rule in interventions]
+        doubles = sorted({each for each in names if names.count(each) > 1})
+        if doubles:
+            raise ValueError(
+                f"two rules are named {doubles[0]!r}; give one of them another `name`, it names the metrics"
+            )
+        self.inner = inner
+        self.interventions = tuple(interventions)
+        self.extra_feedback = dict(feedback or {})
+        self.metrics_every = metrics_every
+        self.feedback = FeedbackBoard(self.add_variable)
+        self._began = False
+        self._saved_paths: Sequence[str] = ()
+
+    # Building -------------------------------------------------------------------------------------
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates all state: the inner optimizer's, the rules', and the clean copies. Call it early.
+
+        Raises:
+            ValueError: If a rule selects nothing (the message lists all paths), or if the weights have no
+                values yet.
+        """
+        if self.built:
+            return
+        _restore_paths(variables, self._saved_paths)
+        with tf.init_scope():  # Keras may call this while it traces the first step
+            if self.interventions and not all(v.value.is_initialized() for v in variables):
+                raise ValueError(
+                    "the model's weights have no values yet, and rules need to see them: begin the model "
+                    "with `keras.Input(shape)`, or call it on a batch, before `fit`."
+                )
+            self.inner.build(variables)
+            super().build(variables)
+            self._create_state(list(variables))
+            if self._began:
+                self.begin_iteration()
+
+    def _create_state(self, variables: list[Any]) -> None:
+        for name, initial in self.extra_feedback.items():
+            self.feedback.bind(Feedback(name, initial))
+        for rule in self.interventions:
+            rule.bind(self, variables)
+        self._offsets = Offsets(self, self.interventions, variables)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All state: this wrapper's and its rules', then the inner optimizer's."""
+        return super().variables + self.inner.variables
+
+    def slots(self, variable) -> list[Any]:
+        """The inner optimizer's per-weight state of `variable` (moments, ...)."""
+        index = keras_internals.variable_index(self.inner, variable)
+        size = len(keras_internals.trainable_variables(self.inner))
+        lists = [v for v in vars(self.inner).values() if isinstance(v, list | tuple) and len(v) == size]
+        own = {id(v) for v in self.inner.variables}
+        return [each[index] for each in lists if id(each[index]) in own]
+
+    # One optimizer step ---------------------------------------------------------------------------
+
+    @as_written
+    def apply(self, grads, trainable_variables=None):
+        """Restores clean weights, steps, applies the "after_step" rules, and puts the offsets back."""
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError("Call `optimizer.build(variables)` before `apply(gradients)`.")
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        self._demand_iterations()
+        step = ops.copy(self.inner.iterations)
+        self._offsets.restore()
+        self.inner.apply(grads, trainable_variables)
+        for rule in self._placed("after_step"):
+            rule.apply(step)
+        self._offsets.keep()
+        self._offsets.draw("during_gradient", step + 1)
+        self._offsets.put_back()
+
+    def _placed(self, placement: str) -> list[Intervention]:
+        return [rule for rule in self.interventions if rule.placement == placement]
+
+    def _demand_iterations(self) -> None:
+        waiting = [r for r in self.interventions if r.placement != "after_step"]
+        if waiting and not self._began:
+            raise RuntimeError(
+                f"{waiting[0].name} is placed {waiting[0].placement!r} and no iteration has begun: pass "
+                f"`callbacks=[rlweights.WeightMonitor()]` to `fit`, or call `optimizer.begin_iteration()` "
+                f"and `optimizer.end_iteration()` in a loop of your own."
+            )
+
+    # Iterations -----------------------------------------------------------------------------------
+
+    @property
+    def _under_way(self) -> bool:
+        return self.built and self._offsets.active
+
+    @as_written
+    def begin_iteration(self) -> None:
+        """Begins an iteration: rules adapt, and the undone ones draw their offsets.
+
+        Before `build` this takes effect in `build`: Keras builds while it traces the first step of `fit`.
+        """
+        self._began = True
+        if not self.built:
+            return
+        step = ops.copy(self.inner.iterations)
+
+        def adapt():
+            for rule in self.interventions:
+                rule.begin_iteration(step)
+
+        self._offsets.begin(step, adapt)
+
+    @as_written
+    def end_iteration(self) -> None:
+        """Ends an iteration: the weights are clean again, and the "after_iteration" rules act on them."""
+        if not self.built:
+            self._began = False
+            return
+        self._offsets.end()
+        step = ops.copy(self.inner.iterations)
+        for rule in self._placed("after_iteration"):
+            rule.apply(step)
+        self._offsets.keep()
+
+    def restore_clean(self) -> None:
+        """Puts the clean weights in, for a look at them in the graph; `put_back` ends the look."""
+        self._offsets.restore()
+
+    def put_back(self) -> None:
+        """Puts the live weights in again: the clean ones plus the same offsets, nothing is redrawn.
+
+        Under XLA they may differ in the last bit from those that were drawn, with a fused multiply-add.
+        """
+        self._offsets.put_back()
+
+    # Looking from outside -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def clean(self) -> Iterator[None]:
+        """Holds the clean weights in the model for the time of a `with` block; draws nothing."""
+        with self._exchanged({}):
+            yield
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
+        averages: dict[int, Any] = {}
+        for rule in self.interventions if self.built else ():
+            averages |= getattr(rule, "evaluation_weights", dict)()
+        with self._exchanged(averages):
+            yield
+
+    @contextlib.contextmanager
+    def _exchanged(self, values: dict[int, Any]) -> Iterator[None]:
+        """Holds clean weights, or of the variables with an id in `values` these, in the model."""
+        if self._under_way:  # otherwise the weights are clean, and it is their copies that may be old
+            values = dict(zip(map(id, self._offsets.variables), self._offsets.clean, strict=True)) | values
+        variables = [v for v in keras_internals.trainable_variables(self) if id(v) in values]
+        kept = [(v, v.value.numpy().copy()) for v in variables]
+        for variable in variables:
+            variable.assign(values[id(variable)])
+        try:
+            yield
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
+
+    def metrics(self) -> dict[str, Any]:
+        """The rules' scalars, by "<rule>/<metric>": tensors in a graph, readable outside of it."""
+        return {
+            f"{rule.name}/{name}": ops.copy(variable)
+            for rule in self.interventions
+            for name, variable in rule.metrics.items()
+        }
+
+    # The contract of a wrapping optimizer ---------------------------------------------------------
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's learning rate."""
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner.learning_rate = value
+
+    @property
+    def iterations(self):
+        """The inner optimizer's step count."""
+        return self.inner.iterations
+
+    def scale_loss(self, loss):
+        """Delegates to the inner optimizer."""
+        return self.inner.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        """Ends an iteration that is still under way, so that a finished `fit` leaves clean weights.
+
+        Raises:
+            RuntimeError: If no iteration has begun in a `fit` whose rules needed one.
+        """
+        if self._under_way:
+            self.end_iteration()
+        self._demand_iterations()  # again: a second `fit` need not trace, and so need not call `apply`
+        self._began = False
+        self.inner.finalize_variable_values(var_list)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes over saved state; a file of version 0.1 holds the weights that have offsets a second time."""
+        doubles = len(self._offsets.variables) if self.built else 0
+        if doubles and len(store.keys()) == len(self.variables) + doubles:
+            first = next(i for i, v in enumerate(self.variables) if v is self._offsets.clean[0])
+            places = [*range(first), *range(first + doubles, len(self.variables) + doubles)]
+            store = {str(i): store[str(place)] for i, place in enumerate(places)}
+        super().load_own_variables(store)
+
+    def get_config(self):
+        """Returns the configuration of the inner optimizer and of every rule, and the weights' paths."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "inner": serialize(self.inner),
+            "interventions": [serialize(rule) for rule in self.interventions],
+            "metrics_every": self.metrics_every,
+            "feedback": {k: np.asarray(v).tolist() for k, v in self.extra_feedback.items()},
+            "paths": [v.path for v in keras_internals.trainable_variables(self)] or list(self._saved_paths),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the optimizer that `get_config` described."""
+        config = dict(config)
+
+        def deserialize(each):
+            return keras.saving.deserialize_keras_object(each, custom_objects=custom_objects)
+
+        inner = deserialize(config.pop("inner"))
+        rules = [deserialize(rule) for rule in config.pop("interventions")]
+        paths = config.pop("paths", ())
+        optimizer = cls(inner, rules, **config)
+        optimizer._saved_paths = tuple(paths)
+        return optimizer
+
+    def __repr__(self):
+        chain = " -> ".join([type(self.inner).__name__, *map(repr, self.interventions)])
+        return f"InterventionOptimizer({chain})"
+
+
+def _restore_paths(variables: Sequence[Any], saved: Sequence[str]) -> None:
+    """Gives the weights of a loaded model their paths back.
+
+    Keras builds the layers of a `Sequential` or subclassed model that it loads before the model, so that
+    their paths lose its name; but selectors, draws and metrics go by path.
+    """
+    pairs = list(zip(variables, saved, strict=False))
+    if len(variables) == len(saved) and all(f"/{old}".endswith(f"/{v.path}") for v, old in pairs):
+        for variable, old in pairs:
+            keras_internals.set_path(variable, old)
+
+
+def _refuse(inner) -> None:
+    """Refuses what would make an inner optimizer act on weights that the rules have not seen."""
+    if isinstance(inner, InterventionOptimizer):
+        raise ValueError("InterventionOptimizer cannot wrap another one; put all rules into one list.")
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Wrap the other way round, LossScaleOptimizer(InterventionOptimizer(inner, rules)): a step that "
+            "is skipped for its non-finite gradients must skip the rules as well."
+        )
+    if not isinstance(inner, keras.optimizers.Optimizer):
+        raise TypeError(f"`inner` must be a keras.optimizers.Optimizer. Received: {inner!r}")
+    if inner.use_ema:
+        raise ValueError(
+            "`use_ema=True` on the inner optimizer averages weights before the rules have acted (a clipped "
+            "weight's average would leave its bound). Use the rule `Averaging` as the last one instead."
+        )
+    if inner.gradient_accumulation_steps:
+        raise ValueError(
+            "`gradient_accumulation_steps` on the inner optimizer steps without updating weights, and the "
+            "rules would act on each of those. Accumulate gradients before `apply` instead."
+        )

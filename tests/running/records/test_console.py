@@ -1,0 +1,221 @@
+"""What a person sees: few lines, narrow ones, and nothing that was meant literally is swallowed."""
+
+import io
+import re
+
+import pytest
+
+from rlweights.running.records.console import Console, number
+
+TOTAL = 102_400
+SCALARS = {
+    "rollout/ep_rew_mean": 123.456,
+    "rollout/ep_len_mean": 98.76,
+    "train/entropy_loss": -0.654321,
+    "train/approx_kl": 0.00012,
+    "train/explained_variance": 0.5,
+    "intervention/clipping/saturated": 0.0164,
+    "intervention/other/saturated": 0.25,
+    "intervention/adaptive_noise/stddev": 0.0206,
+}
+HEADER = ["agent        [red]mine[/red], seed 0", "run          runs/mine[1]"]
+
+
+def shown(quiet: bool = False, rows: int = 400, **options) -> str:
+    """Everything that a run of `rows` rows and five evaluations prints."""
+    file = io.StringIO()
+    console = Console(TOTAL, quiet=quiet, file=file, **options)
+    console.start(HEADER)
+    for row in range(1, rows + 1):
+        step = TOTAL * row // rows
+        console.update(step, SCALARS, 17_395.2)
+        if row % (rows // 5) == 0:
+            console.update(step, {"eval/mean_reward": 456.78}, None)
+    console.message("stopping [now] for [red]a reason[/red]")
+    console.summary({"reached": "500.0 +- 0.0 [best]", "run": "runs/mine[1]"})
+    console.close()
+    return file.getvalue()
+
+
+TERMINAL = {"force_terminal": True, "width": 80, "color_system": None, "_environ": {}}
+
+
+def test_plain_lines_have_no_control_characters():
+    text = shown()
+    assert not re.search(r"[^\x20-\x7e\n]", text)
+
+
+def test_rows_show_the_columns_with_their_numbers():
+    lines = shown().splitlines()
+    (heading,) = [line for line in lines if "expl.var" in line]
+    assert heading.split() == [
+        "steps",
+        "return",
+        "length",
+        "entropy",
+        "kl",
+        "expl.var",
+        "at",
+        "bound",
+        "noise",
+        "steps/s",
+    ]
+    row = lines[lines.index(heading) + 1]
+    assert row.split() == ["256", "123", "98.8", "0.654", "1.2e-04", "0.500", "0.250", "0.0206", "17,400"]
+
+
+def test_columns_are_right_below_their_headings():
+    lines = shown().splitlines()
+    index = next(i for i, line in enumerate(lines) if "expl.var" in line)
+    heading, row = lines[index], lines[index + 1]
+    assert len(heading) == len(row)
+    for name in ("return", "noise", "steps/s"):
+        end = heading.index(name) + len(name)
+        assert row[end - 1] != " "
+        assert row[end : end + 1] in ("", " ")
+
+
+@pytest.mark.parametrize("rows", [5, 50, 400])
+def test_a_run_is_about_thirty_narrow_lines(rows):
+    lines = shown(rows=rows).splitlines()
+    assert len(lines) <= len(HEADER) + 30 + 5  # what is about to run; the rows; the evaluations
+    assert max(map(len, lines)) <= 80
+
+
+def test_evaluations_are_shown():
+    lines = [line for line in shown().splitlines() if "evaluation" in line]
+    assert len(lines) == 5
+    assert lines[-1].split() == ["102,400", "evaluation:", "456.8"]
+
+
+def test_large_numbers_of_steps_keep_the_columns_straight():
+    file = io.StringIO()
+    console = Console(10**10, file=file)
+    console.update(10**10, SCALARS, None)
+    heading, row = file.getvalue().splitlines()
+    assert len(heading) == len(row)
+
+
+def test_a_column_that_appears_late_gets_a_new_heading():
+    file = io.StringIO()
+    console = Console(10, file=file)
+    console.start([])
+    console.update(5, {"train/approx_kl": 0.1}, None)
+    console.update(10, {"rollout/ep_rew_mean": 1.0}, None)
+    lines = [line.split() for line in file.getvalue().splitlines() if line]
+    assert lines == [["steps", "kl"], ["5", "0.100"], ["steps", "return", "kl"], ["10", "1.00", "0.100"]]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_skipped_updates_are_said_but_not_each_time(quiet):
+    file = io.StringIO()
+    console = Console(2_400_000, file=file, quiet=quiet)
+    for step in range(50_000, 150_001, 1_000):
+        console.update(step, {"update/skipped": 1.0}, None)
+    console.summary({})
+    lines = [line.split(maxsplit=1) for line in file.getvalue().splitlines() if "skipped" in line]
+    assert lines == [
+        ["50,000", "1 update was not finite and skipped"],
+        ["150,000", "100 updates were not finite and skipped"],
+    ]
+
+
+def test_skipped_updates_come_with_their_first_reason():
+    file = io.StringIO()
+    console = Console(100_000, file=file, width=120)
+    console.blame("the dog ate it")
+    console.blame("the cat ate it")
+    console.update(1_000, {"update/skipped": 2.0}, None)
+    console.update(90_000, {"update/skipped": 1.0}, None)
+    lines = [line.split(maxsplit=1)[1] for line in file.getvalue().splitlines() if "skipped" in line]
+    assert lines == [
+        "2 updates were not finite and skipped: the dog ate it",
+        "1 update was not finite and skipped",
+    ]
+
+
+def test_what_was_skipped_last_is_said_at_the_end():
+    file = io.StringIO()
+    console = Console(100_000, file=file, quiet=True)
+    console.update(50_000, {"update/skipped": 1.0}, None)
+    console.update(51_000, {"update/skipped": 2.0}, None)
+    console.summary({"run": "runs/mine"})
+    assert "2 updates were not finite and skipped\nrun  " in file.getvalue()
+
+
+def test_many_evaluations_are_not_all_shown_but_the_last_one_is():
+    file = io.StringIO()
+    console = Console(1_000_000, file=file)
+    for step in (*range(10_000, 995_001, 5_000), 1_000_000):
+        interval = {"eval/mean_reward_lower": step - 5.0, "eval/mean_reward_upper": step + 5.0}
+        console.update(step, {"eval/mean_reward": step} | interval, None)
+    lines = file.getvalue().splitlines()
+    assert 10 <= len(lines) <= 14
+    assert lines[-1] == " 1,000,000  evaluation: 1000000.0 [999995.0, 1000005.0]"
+
+
+@pytest.mark.parametrize("options", [{}, TERMINAL])
+def test_brackets_are_not_eaten_as_markup(options):
+    text = shown(**options)
+    for literal in ("[red]mine[/red]", "runs/mine[1]", "[now] for [red]a reason[/red]", "0.0 [best]"):
+        assert literal in text
+
+
+def test_quiet_is_messages_and_summary_only():
+    assert shown(quiet=True).splitlines() == [
+        "stopping [now] for [red]a reason[/red]",
+        "reached      500.0 +- 0.0 [best]",
+        "run          runs/mine[1]",
+    ]
+    assert shown(quiet=True, **TERMINAL) == shown(quiet=True)
+
+
+def test_a_long_message_stays_one_line():
+    file = io.StringIO()
+    console = Console(10, file=file, width=40)
+    console.message("word " * 30)
+    assert len(file.getvalue().splitlines()) == 1
+
+
+def test_a_terminal_shows_a_bar_that_goes_away():
+    file = io.StringIO()
+    console = Console(TOTAL, file=file, **TERMINAL)
+    console.start(HEADER)
+    console.update(TOTAL // 2, SCALARS, 17_395.2)
+    assert console._progress is not None
+    console._progress.refresh()
+    frame = file.getvalue().rsplit("\r", 1)[-1]
+    for part in ("50%", "51,200/102,400", "return 123", "17,400 steps/s", "0:00:03 left"):
+        assert part in frame
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()) <= 80
+    console.summary({"run": "runs/mine"})
+    assert console._progress is None
+    ending = file.getvalue()[-200:]
+    assert "\x1b[2K" in ending  # the bar's line is erased
+    assert "\u2501" not in ending.rpartition("\x1b[2K")[2]  # and not drawn again
+    assert "\x1b[?25h" in ending  # and the cursor is back
+    assert ending.endswith("run          runs/mine\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (float("nan"), "-"),
+        (0.0, "0"),
+        (0.00012, "1.2e-04"),
+        (-0.00012, "-1.2e-04"),
+        (0.001, "0.00100"),
+        (0.5, "0.500"),
+        (99.96, "100"),
+        (0.123456, "0.123"),
+        (12.3456, "12.3"),
+        (999.4, "999"),
+        (999.9, "1,000"),
+        (1000.0, "1,000"),
+        (-1234567.8, "-1,234,568"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_are_for_people(value, text):
+    assert number(value) == text
