@@ -20,7 +20,6 @@ configure()
 
 from rlweights import errors
 from rlweights.errors import guarded
-from rlweights.learning.acting import acting
 from rlweights.learning.evaluation import evaluate
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.building.assembly import Assembly
@@ -42,7 +41,7 @@ def measure(name: str, seed: int, overrides: Sequence[str], episodes: int) -> tu
     envs = assembly.environments.vector(min(20, episodes), evaluation=True)
     with assembly.optimizer.evaluation():
         greedy = agent.evaluation.deterministic
-        result = evaluate(acting(assembly), envs, assembly.distribution, episodes, 10_000, greedy)
+        result = evaluate(assembly.acting(), envs, assembly.distribution, episodes, 10_000, greedy)
     envs.close()
     return result.mean, seconds
 

@@ -62,7 +62,7 @@ class Agent:
         off = {"logging.every": OFF, "logging.diagnostics_every": 0, "logging.histograms_every": 0}
         self.assembly.agent = self.recipe.changed({} if looking else off).agent
         with tempfile.TemporaryDirectory() as folder:
-            run = run_folder.create(self.assembly, Path(folder), "overhead")
+            run = run_folder.create(Path(folder), "overhead", self.assembly.agent, "overhead", ())
             with mock.patch.object(Assembly, "make_loop", return_value=self.loop):
                 training = trainer.Trainer(self.assembly, Console(1, quiet=True, file=io.StringIO()))
             training._inspection = self.inspection  # it is compiled once in a run, which is not its price
@@ -77,8 +77,7 @@ class Agent:
             training._advance = timed  # pyright: ignore[reportAttributeAccessIssue]
             training.run(run)
             self.inspection = training._inspection
-            for envs in training._evaluation_envs.values():
-                envs.close()
+            training._evaluator.close()
         (clock, processor), (clock_end, processor_end) = times[0], times[-1]
         return clock_end - clock, processor_end - processor
 

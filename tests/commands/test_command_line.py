@@ -14,6 +14,7 @@ from rlweights import train
 from rlweights.running import session
 from rlweights.running.config import agent_file
 from rlweights.running.recipe import Recipe
+from rlweights.running.trainer import Outcome
 from support.commandline import invoke
 
 SMALL = ("--set", "network.hidden_sizes=[4]", "--set", "evaluation.final_episodes=1", "-n", "256")
@@ -46,12 +47,21 @@ def refused(command, tmp_path):
 @pytest.fixture
 def given(command, monkeypatch):
     """Runs a command up to the point where it would train; returns what it would train."""
-    calls = []
-    monkeypatch.setattr(session, "train", lambda *arguments: calls.append(arguments) or 0)
+    made, begun = [], []
+
+    def make(self, agent, changes=(), *, env=None):
+        made.append((agent, env, changes))
+
+    def begin(self, runs, *, quiet, watch):
+        begun.append((runs, quiet, watch))
+        return Outcome(Path(), None, 0, 0.0)
+
+    monkeypatch.setattr(Recipe, "__init__", make)
+    monkeypatch.setattr(Recipe, "begin", begin)
 
     def run(*words):
         assert command(*words) == (0, "", "")
-        return calls.pop()
+        return (*made.pop(), *begun.pop())
 
     return run
 

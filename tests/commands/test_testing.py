@@ -182,7 +182,7 @@ def test_what_is_undone_must_come_back_to_the_last_bit():
             return 0.1 * ops.ones_like(weight)
 
         def finish(self, step):
-            for clean in self._owner._clean:
+            for clean in self._owner._offsets.clean:
                 clean.assign(clean + 1e-6)
 
     with pytest.raises(AssertionError, match="does not come back to the last bit in eager mode"):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGE = ROOT / "docs" / "weights-in-a-compiled-step.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-TRAPS = (ROOT / "tests" / "test_traps.py").read_text(encoding="utf-8")
+TRAPS = (ROOT / "tests" / "weights" / "test_traps.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_every_block_of_the_page_runs():
 
 
 def test_every_test_that_the_page_names_exists():
-    named = set(re.findall(r"`(?:tests/(\w+)\.py::)?(test_\w+)`", TEXT))
+    named = set(re.findall(r"`(?:tests/([\w/]+)\.py::)?(test_\w+)`", TEXT))
     assert len(named) >= 25
     for file, test in named:
         text = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8") if file else TRAPS

@@ -98,7 +98,7 @@ def pretend(monkeypatch):
                 time.sleep(0.05)
                 return self.output, self.errors
 
-        monkeypatch.setattr(seeds.subprocess, "Popen", Process)
+        monkeypatch.setattr(workers.subprocess, "Popen", Process)
         return most_at_once
 
     return replace
@@ -107,7 +107,7 @@ def pretend(monkeypatch):
 def test_no_more_run_at_once_than_there_are_cores(pretend, monkeypatch, tmp_path):
     facts = {"code": 0, "run": "r", "seconds": 1.0, "mean": 1.0, "std": 0.0}
     most_at_once = pretend((0, json.dumps(facts) + "\n", ""))
-    monkeypatch.setattr(seeds, "_cores", lambda: 3)
+    monkeypatch.setattr(seeds, "cores", lambda: 3)
     code, output, _ = trained(7, tmp_path)
     assert code == 0
     assert most_at_once == [3]
@@ -162,7 +162,7 @@ def test_a_signal_stops_every_seed_and_their_weights_are_saved(tmp_path):
     options += " --set evaluation.every=0 --set network.hidden_sizes=[4]"
     command = [sys.executable, "-m", "rlweights.train", *options.split()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline, cores = time.monotonic() + 90, min(3, workers._cores())
+    deadline, cores = time.monotonic() + 90, min(3, workers.cores())
     while time.monotonic() < deadline and sum(1 for _ in tmp_path.glob("*/*/progress.csv")) < cores:
         time.sleep(0.2)
     time.sleep(1.0)  # past the first compilation, or not: both must stop

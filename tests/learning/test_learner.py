@@ -151,14 +151,6 @@ def test_linear_schedules_follow_the_budget():
     np.testing.assert_allclose(progress, [0.25, 0.5, 0.75, 1.0, 1.0])  # what the next iteration's rules read
 
 
-def test_a_keras_schedule_of_the_optimizer_is_left_alone():
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
-    learner = tiny_learner(PPO(n_steps=6, batch_size=4), inner=keras.optimizers.SGD(schedule, name="inner"))
-    metrics = learn(learner, random_batch(learner))
-    assert "train/learning_rate" not in metrics
-    assert float(learner.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**12)
-
-
 def test_feedback_is_written():
     names = ("approx_kl", "explained_variance", "grad_norm", "policy_distance")
     learner = tiny_learner(PPO(n_steps=6, batch_size=4), feedback=dict.fromkeys(names, -1.0))

@@ -10,7 +10,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlweights import export
 from rlweights.errors import ConfigError
 from rlweights.running import export_formats
 from rlweights.running.records.event_file import read_scalars
@@ -139,7 +138,7 @@ def exported(tmp_path_factory):
             9:
         ]  # another batch size than the one that was checked
         np.save(folder / name / "observations.npy", observations)
-        wanted[name] = {"outputs": np.asarray(agent.assembly.networks.policy(observations))}
+        wanted[name] = {"outputs": np.asarray(agent.policy.networks.policy(observations))}
     del gym.registry[PIXELS["id"]]
     script = folder / "reader.py"
     script.write_text(READER)
@@ -174,7 +173,7 @@ def test_an_export_leaves_only_its_target(exported):
 
 def test_statistics_far_from_zero_lose_no_precision(tmp_path):
     agent = TrainedAgent(untrained_run(tmp_path, AGENTS["normalized"]))
-    normalization = agent.assembly.networks.normalization
+    normalization = agent.policy.networks.normalization
     normalization.mean.assign(np.full(4, 1000.0))
     normalization.variance.assign(np.full(4, 0.01))
     export_formats.write(agent, tmp_path / "policy.keras")
@@ -182,7 +181,7 @@ def test_statistics_far_from_zero_lose_no_precision(tmp_path):
 
 def test_the_check_sees_observations_of_the_scale_of_the_statistics(tmp_path):
     agent = TrainedAgent(untrained_run(tmp_path, AGENTS["normalized"]))
-    normalization = agent.assembly.networks.normalization
+    normalization = agent.policy.networks.normalization
     normalization.mean.assign(np.full(4, 1000.0))
     normalized = np.abs(np.asarray(normalization(export_formats._observations(agent))))
     assert normalized[:12].max() < 5.0  # at the limit of 10 every policy looks alike
@@ -232,7 +231,7 @@ def test_a_model_that_acts_differently_leaves_nothing_behind(tmp_path, monkeypat
         bias = model.get_layer("head").bias
         bias.assign(bias + 0.01)
 
-    monkeypatch.setattr(export, "_fill", wrong)
+    monkeypatch.setattr(export_formats, "_fill", wrong)
     for target in ("policy.keras", "policy"):
         with pytest.raises(ConfigError, match=r"differs from the agent by 0\.01"):
             export_formats.write(agent, tmp_path / target)
@@ -244,7 +243,7 @@ def test_nothing_is_left_behind_when_a_writer_breaks(tmp_path, monkeypatch):
         target.write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export, "_keras", broken)
+    monkeypatch.setattr(export_formats, "_keras", broken)
     with pytest.raises(KeyboardInterrupt):
         export_formats.write(TrainedAgent(small_run()), tmp_path / "policy.keras")
     assert not list(tmp_path.iterdir())

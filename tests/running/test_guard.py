@@ -73,7 +73,7 @@ def test_a_glitch_costs_one_update(glitchy, tmp_path, what, iteration):
 
 def test_what_was_skipped_is_traced_to_its_environment(tmp_path, monkeypatch):
     computer, reasons = machine("gymnasium"), []
-    monkeypatch.setattr(Console, "blame", lambda self, reason: reasons.append(reason))
+    monkeypatch.setattr(Console, "note_reason", lambda self, reason: reasons.append(reason))
     GlitchyEnv.plan("reward", [5])
     computer.train(computer.folder(tmp_path))
     GlitchyEnv.plan()

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from rlweights.errors import BrokenEnvironment
-from rlweights.running import interrupts, session, trainer
+from rlweights.running import evaluator, interrupts, session
 from rlweights.running.config import agent_file
 from rlweights.running.interrupts import Interrupts, shielded
 from rlweights.running.saving import checkpoint_file
 from support.simulated import STEPS, TINY, assert_same_result, machine, merged, result, steps_saved
 
-REPOSITORY = Path(interrupts.__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
@@ -116,7 +116,7 @@ def test_a_signal_in_the_last_evaluation_finds_the_run_finished(whole, tmp_path,
     computer, expected = whole
     folder = computer.folder(tmp_path)
     with monkeypatch.context() as patch:
-        signalled(patch, trainer, "evaluate", signal.SIGINT, lambda *a: a[3] == 3)
+        signalled(patch, evaluator, "evaluate", signal.SIGINT, lambda *a: a[3] == 3)
         outcome = computer.train(folder)
     assert outcome.evaluation is not None
     assert session.exit_code(outcome) == 130

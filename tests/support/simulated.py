@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from rlweights.learning.inspection import Inspection
 from rlweights.learning.loops import device, host
-from rlweights.running import trainer
+from rlweights.running import evaluator, trainer
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file, schema
 from rlweights.running.records.console import Console
@@ -188,11 +188,9 @@ class Mortal:
             (os, "fsync", "sync"),
             (os, "replace", "rename"),
             (os, "unlink", "remove"),
-            (Path, "write_bytes", "table"),
-            (Path, "write_text", "agent file"),
             (tf.io.TFRecordWriter, "write", "event"),
             (self.machine.loop, "advance", "iterations"),
-            (trainer, "evaluate", "evaluation"),
+            (evaluator, "evaluate", "evaluation"),
         ]
         with contextlib.ExitStack() as stack:
             for place in places:

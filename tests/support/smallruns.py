@@ -51,7 +51,7 @@ def untrained_run(folder: Path, data: dict, seed: int = 0) -> Path:
         noise = rng.normal(size=variable.shape)
         positive = variable.path.endswith("variance")
         variable.assign(np.exp(noise) if positive else variable.numpy() + 0.3 * noise)
-    run = run_folder.create(folder, "untrained", agent, "test", ())
+    run = run_folder.create(folder, "untrained", agent, "test", assembly.files.loaded)
     (run / "latest").mkdir()
     tensors = {v.path: v.numpy() for v in assembly.networks.variables}
     checkpoint_file.save(run / "latest" / "weights.safetensors", tensors, {"env_steps": 0})

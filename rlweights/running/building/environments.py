@@ -126,9 +126,9 @@ class EnvironmentFactory:
         except Exception as error:
             text = re.split(r" was raised from|\. Did you mean", first_line(error))[0]
             found = re.search(r"unexpected keyword argument '(\w+)'", text)
-            creator = creator or _creator(section.id)
-            if found and found[1] in section.kwargs and creator is not None:
-                known = [name for name in arguments_of(creator) if name != "render_mode"]
+            if found and found[1] in section.kwargs:
+                made_by = creator or _creator(section.id)
+                known = [name for name in arguments_of(made_by) if name != "render_mode"] if made_by else []
                 hint = choices(found[1], known)
                 key, why = f"environment.kwargs.{found[1]}", f"is no argument of {section.id}"
                 raise refusal(self._source, key, section.kwargs[found[1]], why, hint=hint) from error

@@ -17,8 +17,8 @@ from rlweights.errors import ConfigError
 from rlweights.learning.environments import CartPole
 from rlweights.learning.environments.vector import VectorAdapter
 from rlweights.running.building.assembly import Assembly
-from rlweights.running.building.keras_objects import ACTIVATIONS, OPTIMIZERS
-from rlweights.running.building.rules import SCHEDULES, strength_of
+from rlweights.running.building.keras_objects import ACTIVATIONS, OPTIMIZERS, SCHEDULES
+from rlweights.running.building.rules import strength_of
 from rlweights.running.config import agent_file
 from rlweights.weights.interventions import RULES, Feedback
 from rlweights.weights.interventions.schedules import OverBudget

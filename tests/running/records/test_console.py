@@ -123,8 +123,8 @@ def test_skipped_updates_are_said_but_not_each_time(quiet):
 def test_skipped_updates_come_with_their_first_reason():
     file = io.StringIO()
     console = Console(100_000, file=file, width=120)
-    console.blame("the dog ate it")
-    console.blame("the cat ate it")
+    console.note_reason("the dog ate it")
+    console.note_reason("the cat ate it")
     console.update(1_000, {"update/skipped": 2.0}, None)
     console.update(90_000, {"update/skipped": 1.0}, None)
     lines = [line.split(maxsplit=1)[1] for line in file.getvalue().splitlines() if "skipped" in line]

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rlweights.errors import CheckpointError
-from rlweights.running.saving import checkpoint_file, checkpoints
+from rlweights.running.saving import checkpoint_file
 from rlweights.running.saving.checkpoint_file import load, save
 from rlweights.running.saving.checkpoints import Checkpoints
 
-REPOSITORY = Path(checkpoints.__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 TENSORS = {
     "kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
     "count": np.array(7),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from rlweights.errors import RunLockedError
-from rlweights.running.saving import run_lock
 from rlweights.running.saving.run_lock import RunLock
 
 OWNER = """
@@ -46,7 +45,7 @@ def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen, str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(run_lock.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()

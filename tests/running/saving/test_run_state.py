@@ -27,7 +27,7 @@ from support.simulated import (
     steps_saved,
 )
 
-REPOSITORY = Path(run_folder.__file__).parents[1]
+REPOSITORY = Path(__file__).parents[3]
 BACKENDS = ("gymnasium", "tensorflow", "envpool")
 
 
@@ -330,7 +330,7 @@ def test_files_of_the_users_own_are_run_from_their_copies(tmp_path):
     )
     (tmp_path / "mine.toml").write_text(agent_file.parse(data, "test").to_toml())
     agent = agent_file.load(tmp_path / "mine.toml")
-    run = run_folder.create(Assembly(agent, "mine.toml", tmp_path), tmp_path / "runs", "mine")
+    run = created(Assembly(agent, "mine.toml", tmp_path), tmp_path / "runs", "mine")
     shutil.rmtree(tmp_path / "rules")
     moved = run.rename(tmp_path / "moved")
     assembly = Assembly(run_folder.read(moved), "agent.toml", moved)
@@ -338,6 +338,10 @@ def test_files_of_the_users_own_are_run_from_their_copies(tmp_path):
     assert type(assembly.rules[0]).__name__ == "Halving"
     assert assembly.environments.vector(1).get_attr("factor") == (2.0,)
     assert "halving.py was loaded" in "\n".join(session._header(assembly, "mine", moved))
+
+
+def created(assembly: Assembly, runs: Path, name: str) -> Path:
+    return run_folder.create(runs, name, assembly.agent, assembly.source, assembly.files.loaded)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):
@@ -348,7 +352,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     data = merged(machine().data, {"interventions": rules})
     assembly = Assembly(agent_file.parse(data, "test"), "mine.toml", tmp_path)
     with pytest.raises(ConfigError, match="cannot both be kept in the run folder"):
-        run_folder.create(assembly, tmp_path / "runs", "mine")
+        created(assembly, tmp_path / "runs", "mine")
     assert not (tmp_path / "runs").exists()
 
 
@@ -356,14 +360,14 @@ def test_a_run_folder_with_an_agent_file_is_complete(tmp_path):
     """Killed while the agent file is written: no file, rather than half of one, which may be valid TOML."""
     assembly = machine().assembly
     with Mortal(machine(), 2).living():
-        run_folder.create(assembly, tmp_path, "tiny")
+        created(assembly, tmp_path, "tiny")
     (folder,) = tmp_path.glob("tiny/*")
     assert not (folder / "agent.toml").exists()
 
 
 def test_run_folders_of_one_second_do_not_collide(tmp_path):
     assembly = machine().assembly
-    folders = {run_folder.create(assembly, tmp_path, "tiny") for _ in range(3)}
+    folders = {created(assembly, tmp_path, "tiny") for _ in range(3)}
     assert len(folders) == 3
     assert all(run_folder.read(folder) == assembly.agent for folder in folders)
 
