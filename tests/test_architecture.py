@@ -31,18 +31,25 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"weights"},
     "weights.interventions": {
         *("weights.interventions.base", "weights.interventions.feedback", "weights.interventions.schedules"),
-        *("weights.prng", "weights.selection"),
+        *("weights.arrays", "weights.prng", "weights.selection"),
     },
     # Ring 2: arrays in, arrays out.
     "learning": {"learning", "weights"},
-    "learning.algorithms": {"learning.algorithms.base", "learning.batch"},
-    "learning.environments": {"learning.environments", "weights.prng", "weights.compilation"},
+    "learning.algorithms": {"learning.algorithms.base", "learning.batch", "weights.arrays"},
+    "learning.environments": {
+        *("learning.environments", "weights.arrays", "weights.prng", "weights.compilation"),
+    },
     # Ring 3: one run. `building` and `records` and `saving` are beside each other, over `config`.
     "running": {"running", "learning", "weights"},
     "running.config": {"running.config", "learning.algorithms"},
     "running.building": {"running.building", "running.config", "running.interrupts", "learning", "weights"},
-    "running.records": {"running.records", "running.files", "running.config", "learning"},
-    "running.saving": {"running.saving", "running.files", "running.config", "running.guard", "learning"},
+    "running.records": {
+        *("running.records", "running.files", "running.config"),
+        *("learning", "weights.arrays"),
+    },
+    "running.saving": {
+        *("running.saving", "running.files", "running.config", "running.guard", "learning", "weights.arrays"),
+    },
     # Ring 4: many runs.
     "experiments": {"experiments", "running", "learning", "weights"},
     # The doors: one command each; and the battery for rules, which knows ring 1 alone.

@@ -3,7 +3,7 @@
 Shapes: T steps of N environments, time-major [T, N, ...].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +13,7 @@ from rlweights.errors import BrokenEnvironment
 from rlweights.learning.batch import Batch, Episodes
 from rlweights.learning.distributions import Distribution
 from rlweights.learning.stepper import Stepper
+from rlweights.weights.arrays import Array
 
 __all__ = ["BrokenEnvironment", "Episodes", "Rollout"]
 
@@ -54,8 +55,8 @@ class Rollout:
 
     def collect(
         self,
-        policy: Callable[[np.ndarray], np.ndarray],
-        value: Callable[[np.ndarray], np.ndarray],
+        policy: Callable[[Array], Array],
+        value: Callable[[Array], Array],
         iteration: int,
     ) -> tuple[Batch, Episodes]:
         """Collects one rollout.
@@ -78,7 +79,7 @@ class Rollout:
         actions = np.empty((T, N, *distribution.action_shape), distribution.action_dtype)
         rewards, terminated, truncated, valid = (np.empty((T, N), np.float32) for _ in range(4))
         final_values, has_final = (np.zeros((T, N), np.float32) for _ in range(2))
-        finals: dict[tuple[int, int], np.ndarray] = {}
+        finals: dict[tuple[int, int], Array] = {}
         episodes = Episodes()
         current = self._observations
         for t in range(T):
@@ -113,7 +114,7 @@ class Rollout:
         )
         return batch, episodes
 
-    def _close(self, ended: np.ndarray, episodes: Episodes) -> None:
+    def _close(self, ended: Array, episodes: Episodes) -> None:
         """Adds the episodes that ended to the iteration's, and begins new ones in their place."""
         known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
         episodes.count += int(known.sum())
@@ -122,7 +123,13 @@ class Rollout:
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
-    def _look_for_nonfinite(self, observations, rewards, finals, episodes: Episodes) -> None:
+    def _look_for_nonfinite(
+        self,
+        observations: Array,
+        rewards: Array,
+        finals: Mapping[tuple[int, int], Array],
+        episodes: Episodes,
+    ) -> None:
         """Describes the first reward or observation that is not finite."""
         looks = [("reward", "in", rewards, 0, 0)]
         if observations.dtype.kind == "f":

@@ -1,12 +1,12 @@
-"""What runs iterations of rollout and update, whatever steps the environments."""
+"""The protocol of a training loop: iterations of rollout and update, whatever steps the environments."""
 
 from typing import Any, Protocol
 
-import numpy as np
-
 from rlweights.learning.batch import Episodes
+from rlweights.weights.arrays import Array
 
 Row = tuple[dict[str, float], Episodes]
+"""Of one iteration: its scalars by tag, and the episodes that ended in it."""
 
 
 class Loop(Protocol):
@@ -26,7 +26,7 @@ class Loop(Protocol):
         """Runs at least one and at most `limit` iterations; returns scalars and episodes of each."""
         ...
 
-    def probe(self) -> np.ndarray:
+    def probe(self) -> Array:
         """Returns a batch of encoded observations [B, ...] to measure hidden units on."""
         ...
 
