@@ -18,7 +18,16 @@ from rlweights.running.records.event_file import read_scalars
 from rlweights.running.records.throughput import Rate
 from rlweights.running.saving import checkpoint_file
 from rlweights.running.saving.run_state import WINDOW, EpisodeWindow
-from support.simulated import STEPS, all_finite, assert_same_result, machine, newest, result, steps_saved
+from support.simulated import (
+    STEPS,
+    all_finite,
+    assert_same_result,
+    machine,
+    newest,
+    result,
+    steps_saved,
+    written,
+)
 
 BACKENDS = ("gymnasium", "tensorflow")
 
@@ -167,14 +176,19 @@ def test_iterations_per_call_change_nothing(tmp_path, monkeypatch, count):
 
 
 class Failing:
-    """Makes one function of the system fail from its n-th call on, until `mended`."""
+    """Makes one function of the system fail from its n-th call on, until `mended`.
+
+    Of writes, (folder, n) counts those into a folder whose name begins so; then every write fails.
+    """
 
     def __init__(self, monkeypatch, owner, name, number, error):
         self.calls, self.original, self.patch = 0, getattr(owner, name), monkeypatch
         self.owner, self.name = owner, name
+        folder, number = number if isinstance(number, tuple) else ("", number)
 
         def failing(*args, **kwargs):
-            self.calls += 1
+            if not folder or self.calls >= number or written(args[0]).parent.name.startswith(folder):
+                self.calls += 1
             if self.calls >= number:
                 raise error
             return self.original(*args, **kwargs)
@@ -193,8 +207,9 @@ READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 @pytest.mark.parametrize(
     ("owner", "name", "number", "error", "says"),
     [
-        (os, "write", 6, FULL, "saving failed: No space left on device"),  # the second checkpoint
-        (os, "write", 2, FULL, "best/weights.safetensors: saving failed: No space left on device"),
+        (os, "write", ("checkpoints", 2), FULL, "saving failed: No space left on device"),
+        (os, "write", ("best", 1), FULL, "best/weights.safetensors: saving failed: No space left on device"),
+        (os, "write", ("run-", 3), FULL, "progress.csv: cannot be written: No space left on device"),
         (os, "replace", 8, READ_ONLY, "Read-only file system"),
         (os, "fsync", 9, OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
         (Path, "mkdir", 2, READ_ONLY, "saving failed: Read-only file system"),
@@ -206,7 +221,7 @@ READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
             "cannot be written: No space left on device. Make room",
         ),
     ],
-    ids=["checkpoint", "best", "rename", "sync", "folder", "events"],
+    ids=["checkpoint", "best", "table", "rename", "sync", "folder", "events"],
 )
 def test_a_disk_that_fails(run, tmp_path, monkeypatch, capsys, owner, name, number, error, says):
     """One line, exit code 3, and once it is mended the run ends as if nothing had happened."""

@@ -1,0 +1,243 @@
+"""How vector environments go on where they were, in another process: nothing is cut for a checkpoint.
+
+Shapes: N environments. What a checkpoint needs to hold is a few arrays by name; see `Continuation.state`.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.replay import RunningEpisode
+from rlweights.learning.stepper import Stepper, Transition
+
+LONGEST_RECORD = 1 << 20
+"""Steps of all environments that are recorded since the last reset of a whole vector, before it is reset anew."""
+
+
+class Continuation(ABC):
+    """Steps a vector environment, and can make another one like it go on from here.
+
+    Args:
+        stepper: The vector environment as arrays.
+    """
+
+    cuts: str = ""
+    """What is cut and how often, in words; nothing at all if empty."""
+
+    def __init__(self, stepper: Stepper):
+        self.stepper = stepper
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begins new episodes everywhere; returns their observations [N, ...]."""
+        return self.stepper.reset(seed)
+
+    def restart(self, broken: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Begins new episodes at least where `broken` [N] says so.
+
+        Returns:
+            The observations [N, ...], and where new episodes have begun [N].
+        """
+        return self.reset(seed), np.ones(self.stepper.num_envs, bool)
+
+    def step(self, actions: np.ndarray) -> Transition:
+        """Steps all environments with sampled actions [N, ...]."""
+        return self.stepper.step(actions)
+
+    def due(self) -> bool:
+        """Whether the vector has to be reset before it is stepped on."""
+        return False
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns what it takes to go on from here, by name."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Goes on from a state; returns the observations [N, ...] to act on.
+
+        Raises:
+            BrokenEnvironment: If the environments do not come out where they were.
+        """
+
+
+class ReplayedEpisodes(Continuation):
+    """Single environments, each in `SeededEpisodes`: the running episodes are played again, and nothing is cut."""
+
+    def restart(self, broken: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Begins the next episodes where `broken` [N] says so, and nowhere else."""
+        return self.stepper.reset_some(broken), broken
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns seeds and actions of the running episodes, and where they stand."""
+        found = [RunningEpisode(*each) for each in self.stepper.envs.call("running_episode")]
+        numbers = np.array([(e.root, e.number, e.seed, e.checksum) for e in found], np.int64)
+        rewards = np.array([e.total_reward for e in found], np.float64)
+        actions = {f"actions/{i}": e.actions for i, e in enumerate(found)}
+        # A return that is not finite says so by its place: a checkpoint holds finite numbers only.
+        return {"episodes": numbers, "returns": _finite(rewards), **actions}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Plays the running episodes again."""
+        envs: Any = self.stepper.envs
+        episodes = []
+        for i, (root, number, seed, checksum) in enumerate(state["episodes"].tolist()):
+            actions, total = state[f"actions/{i}"], float(state["returns"][i])
+            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum))
+        envs.set_attr("replayed", episodes)
+        space = envs.single_observation_space
+        observations = envs.call("replay_episode")
+        return self.stepper.restored(concatenate(space, observations, create_empty_array(space, envs.num_envs)))
+
+
+class ReadState(Continuation):
+    """A vector environment whose attributes are plain data: they are read, and written into another one."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns every attribute that is plain data, those that are not arrays as JSON."""
+        return {**_read(self.stepper.envs), "valid": self.stepper.valid.copy(), "observations": self._seen}
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begins new episodes everywhere; returns their observations [N, ...]."""
+        self._seen = super().reset(seed)
+        return self._seen
+
+    def step(self, actions: np.ndarray) -> Transition:
+        """Steps all environments with sampled actions [N, ...]."""
+        transition = super().step(actions)
+        self._seen = transition.observations
+        return transition
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Writes the attributes."""
+        _write(self.stepper.envs, state)
+        self.stepper.valid = state["valid"].copy()
+        self._seen = state["observations"]
+        return self._seen
+
+    @staticmethod
+    def holds(stepper: Stepper, draw: Any) -> bool:
+        """Whether a vector environment is wholly described by its plain attributes: tried by going back.
+
+        Args:
+            stepper: The vector environment; it has to be reset afterwards.
+            draw: Returns sampled actions [N, ...].
+        """
+        tried = ReadState(stepper)
+        tried.reset(0)
+        for _ in range(5):
+            tried.step(draw())
+        state, actions = tried.state(), [draw() for _ in range(40)]
+        first = [tried.step(each) for each in actions]
+        tried.restore(state)
+        second = [tried.step(each) for each in actions]
+        return all(
+            np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            for one, other in zip(first, second, strict=True)
+            for a, b in zip(one[:-1], other[:-1], strict=True)
+        )
+
+
+class ReplayedVector(Continuation):
+    """A vector that can only be seeded as a whole: everything since its last reset is played again.
+
+    So that this does not take for ever, the vector is reset after LONGEST_RECORD steps of all environments.
+    """
+
+    def __init__(self, stepper: Stepper):
+        super().__init__(stepper)
+        steps = max(1, LONGEST_RECORD // stepper.num_envs)
+        self.cuts = (
+            f"episodes are cut every {steps * stepper.num_envs:,} steps: these environments can be seeded only all "
+            f"at once, and a resumed run plays everything since then again"
+        )
+        self._longest = steps
+        self._seed = 0
+        self._actions: list[np.ndarray] = []
+        self._checks = 0.0
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begins new episodes everywhere; returns their observations [N, ...]."""
+        self._seed, self._checks = seed, 0.0
+        self._actions.clear()
+        return super().reset(seed)
+
+    def step(self, actions: np.ndarray) -> Transition:
+        """Steps all environments with sampled actions [N, ...]."""
+        self._actions.append(np.array(actions))
+        transition = super().step(actions)
+        self._checks += float(np.nan_to_num(transition.rewards).sum())
+        return transition
+
+    def due(self) -> bool:
+        """Whether the record has become as long as it may."""
+        return len(self._actions) >= self._longest
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the seed of the last reset and all actions since then."""
+        actions = np.stack(self._actions) if self._actions else np.zeros((0,))
+        return {"seed": np.int64(self._seed), "returns": np.float64(self._checks), "actions": actions}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Plays all steps again."""
+        observations = self.reset(int(state["seed"]))
+        for actions in state["actions"]:
+            observations = self.step(actions).observations
+        if self._checks != float(state["returns"]):
+            raise BrokenEnvironment(
+                f"{self.stepper.name}: cannot be resumed: {len(state['actions'])} steps were played again from the "
+                f"seed, and their rewards are others. What it does must follow from seed and actions alone"
+            )
+        return observations
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+# Plain attributes ---------------------------------------------------------------------------------
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _layers(envs: Any) -> list[Any]:
+    """A vector environment and what it wraps, outermost first."""
+    found = [envs]
+    while isinstance(found[-1], gym.vector.VectorWrapper):
+        found.append(found[-1].env)
+    return found
+
+
+def _read(envs: Any) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    plain: dict[str, Any] = {}
+    for depth, layer in enumerate(_layers(envs)):
+        for name, value in vars(layer).items():
+            key = f"{depth}/{name}"
+            if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+                arrays[f"array/{key}"] = value.copy()
+            elif isinstance(value, np.random.Generator):
+                plain[key] = {"generator": value.bit_generator.state}
+            elif isinstance(value, _PLAIN):
+                plain[key] = value
+    return {**arrays, "plain": np.frombuffer(json.dumps(plain).encode(), np.uint8).copy()}
+
+
+def _write(envs: Any, state: Mapping[str, np.ndarray]) -> None:
+    layers = _layers(envs)
+    for name, value in state.items():
+        if name.startswith("array/"):
+            _, depth, attribute = name.split("/", 2)
+            setattr(layers[int(depth)], attribute, value.copy())
+    for key, value in json.loads(state["plain"].tobytes().decode()).items():
+        depth, attribute = key.split("/", 1)
+        if isinstance(value, dict):
+            generator = np.random.Generator(getattr(np.random, value["generator"]["bit_generator"])())
+            generator.bit_generator.state = value["generator"]
+            value = generator
+        setattr(layers[int(depth)], attribute, value)

@@ -1,0 +1,169 @@
+"""Episodes that are functions of a seed and of actions: what is running can be played again somewhere else."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from rlweights.errors import BrokenEnvironment
+
+_NOTHING: dict[str, Any] = {}
+
+
+class RunningEpisode(NamedTuple):
+    """An episode that has begun and not ended."""
+
+    root: int
+    """Seed of the environment, from which every episode has its own."""
+    number: int
+    """How many episodes the environment had begun before it."""
+    seed: int
+    actions: np.ndarray  # [steps, ...], as the environment took them
+    total_reward: float
+    checksum: int
+    """Of the observation that it stands at."""
+
+
+class SeededEpisodes(gym.Wrapper):
+    """One environment whose every episode has a seed of its own, and whose running episode can be replayed.
+
+    Gymnasium seeds an environment once: its second episode depends on all that happened in the first. Here
+    `reset` without a seed takes one that is a function of (seed, number of the episode), and the actions of the
+    running episode are kept. Infos stay here but for what `reported` makes of the last one of an episode: what
+    nobody reads can break nothing.
+
+    Args:
+        env: The environment.
+        index: Its place among its like, for errors.
+        names: Scalars of the infos to report as means over an episode.
+    """
+
+    def __init__(self, env: gym.Env, index: int, names: Sequence[str] = ()):
+        super().__init__(env)
+        self.replayed: RunningEpisode | None = None
+        """What `replay_episode` plays; set from outside, which reaches into processes."""
+        self._index = index
+        self._names = tuple(names)
+        self._root, self._number, self._seed = 0, -1, 0
+        self._actions: Any = None
+        self._length = 0
+        self._total = 0.0
+        self._observation: Any = None
+        self._sums: dict[str, float] = {}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """Begins an episode: the first one of a seed, or the next one."""
+        if seed is None:
+            self._number += 1
+        else:
+            self._root, self._number = seed, 0
+        return self._begin(episode_seed(self._root, self._number), options)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps the environment; the info says what is reported, in the step that ends the episode."""
+        self._keep(action)
+        self._observation, reward, terminated, truncated, info = self.env.step(action)
+        self._total += _number(reward)
+        for name in self._names:
+            self._sums[name] = self._sums.get(name, 0.0) + _number(info.get(name, 0.0))
+        if not (terminated or truncated):
+            return self._observation, reward, terminated, truncated, _NOTHING
+        # A copy: an environment may give the same array again, changed by the reset that follows.
+        self._observation = _copied(self._observation)
+        return self._observation, reward, terminated, truncated, {"reported": self._reported(info)}
+
+    def running_episode(self) -> RunningEpisode:
+        """Returns all that it takes to play the running episode again."""
+        actions = np.zeros((0,)) if self._actions is None else self._actions[: self._length].copy()
+        checksum = _checksum(self._observation)
+        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum)
+
+    def replay_episode(self) -> Any:
+        """Plays the episode `replayed` again and returns the observation that it then stands at.
+
+        Raises:
+            BrokenEnvironment: If the environment does not come out where it was.
+        """
+        episode, self.replayed = self.replayed, None
+        assert episode is not None
+        self._root, self._number = episode.root, episode.number
+        observation, _ = self._begin(episode.seed)
+        for step, action in enumerate(episode.actions):
+            observation, _, terminated, truncated, _ = self.step(action)
+            if terminated or truncated:
+                raise self._elsewhere(episode, f"it ended at step {step + 1}")
+        if self._total != episode.total_reward:
+            raise self._elsewhere(episode, f"its return is {self._total:g}, and was {episode.total_reward:g}")
+        if _checksum(observation) != episode.checksum:
+            raise self._elsewhere(episode, "its observation is another one")
+        return observation
+
+    def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
+        self._observation, _ = self.env.reset(seed=seed, options=options)
+        return self._observation, _NOTHING
+
+    def _keep(self, action: Any) -> None:
+        if self._actions is None:
+            array = np.asarray(action)
+            self._actions = np.empty((256, *array.shape), array.dtype)
+        elif self._length == len(self._actions):
+            self._actions = np.concatenate([self._actions, np.empty_like(self._actions)])
+        self._actions[self._length] = action
+        self._length += 1
+
+    def _reported(self, info: Mapping[Any, Any]) -> dict[str, float]:
+        """The scalars of the last info of an episode, and the means of those that are asked for by name."""
+        found = {str(key): _number(value) for key, value in info.items() if _is_scalar(value)}
+        found |= {name: total / self._length for name, total in self._sums.items()}
+        return {key: value for key, value in found.items() if not key.startswith("_")}
+
+    def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
+        name = getattr(self.spec, "id", None) or type(self.unwrapped).__name__
+        return BrokenEnvironment(
+            f"{name}: environment {self._index} cannot be resumed: an episode of {len(episode.actions)} steps was "
+            f"played again from its seed, and {how}. What it does must follow from the seed of reset() and the "
+            f"actions alone"
+        )
+
+
+def episode_seed(root: int, number: int) -> int:
+    """Returns the seed of an episode: the environment's own for the first one, then independent ones."""
+    if number == 0:
+        return root
+    return int(np.random.SeedSequence([root, number]).generate_state(1, np.uint32)[0] >> 1)
+
+
+def _copied(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _copied(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(map(_copied, observation))
+    return observation.copy() if isinstance(observation, np.ndarray) else observation
+
+
+def _checksum(observation: Any) -> int:
+    """A number that two observations of any space share only by chance."""
+    if isinstance(observation, dict):
+        parts = [(str(key), observation[key]) for key in sorted(observation, key=str)]
+    elif isinstance(observation, tuple):
+        parts = [(str(i), value) for i, value in enumerate(observation)]
+    else:
+        return zlib.crc32(np.ascontiguousarray(observation).tobytes())
+    return zlib.crc32("".join(f"{key}:{_checksum(value)};" for key, value in parts).encode())
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.number) or (
+        isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
+    )
+
+
+def _number(value: Any) -> float:
+    """A scalar as a float; 0 for what is none, which the stepper refuses in its own words."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
