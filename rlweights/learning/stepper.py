@@ -1,5 +1,6 @@
 """A Gymnasium vector environment as arrays: every autoreset mode alike, and errors that name it."""
 
+import traceback
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -7,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.replay import described
 from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
 
 
@@ -57,16 +59,39 @@ class Stepper:
         self._valid = self._all
         return self._reset(seed=seed)
 
+    def reset_some(self, which: np.ndarray) -> np.ndarray:
+        """Begins the next episodes where `which` [N] says so; returns the observations [N, ...] of all."""
+        self._valid = self._all
+        return self._reset(options={"reset_mask": which})
+
+    def restored(self, observations: Any) -> np.ndarray:
+        """Takes over environments that stand in the middle of episodes.
+
+        Args:
+            observations: Theirs, as the vector environment gives them.
+
+        Returns:
+            The same, encoded [N, ...].
+        """
+        self._valid = self._all
+        return self._encoded(observations)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Whether the next step of each environment [N] will be one, and not a reset."""
+        return self._valid
+
+    @valid.setter
+    def valid(self, value: np.ndarray) -> None:
+        self._valid = self._all if value.all() else value
+
     def step(self, actions: np.ndarray) -> Transition:
         """Steps all environments with sampled actions [N, ...].
 
         Raises:
             BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
         """
-        try:
-            raw, rewards, terminated, truncated, info = self.envs.step(self._decode(actions))
-        except Exception as error:  # whatever a user's environment raises
-            raise BrokenEnvironment(f"{self.name}: step() raised {_described(error)}") from error
+        raw, rewards, terminated, truncated, info = self._asked("step", self._decode(actions))
         rewards = self._checked("rewards", rewards, "fiu", "numbers")
         terminated = self._checked("terminations", terminated, "b", "booleans")
         truncated = self._checked("truncations", truncated, "b", "booleans")
@@ -87,11 +112,22 @@ class Stepper:
         return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
 
     def _reset(self, **arguments: Any) -> np.ndarray:
-        try:
-            raw, _ = self.envs.reset(**arguments)
-        except Exception as error:  # whatever a user's environment raises
-            raise BrokenEnvironment(f"{self.name}: reset() raised {_described(error)}") from error
+        raw, _ = self._asked("reset", **arguments)
         return self._encoded(raw)
+
+    def call(self, name: str) -> Any:
+        """Calls a method of every single environment; returns what each gives."""
+        return self._asked("call", name)
+
+    def _asked(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Calls a method of the vector environment; whatever a user's environment raises becomes one line."""
+        try:
+            return getattr(self.envs, method)(*arguments, **named)
+        except BrokenEnvironment:
+            raise
+        except Exception as error:
+            details = "".join(traceback.format_exception(error))
+            raise BrokenEnvironment(f"{self.name}: {method}() raised {described(error)}", details) from error
 
     def _final(self, info: dict[str, Any], n: int) -> np.ndarray:
         final = info.get("final_obs")
@@ -132,10 +168,6 @@ def _name(envs: gym.vector.VectorEnv) -> str:
     vector: Any = envs.unwrapped
     single = getattr(vector, "envs", None)
     return type(single[0].unwrapped if single else vector).__name__
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _shown(value: Any) -> str:

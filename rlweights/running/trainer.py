@@ -2,15 +2,24 @@
 
 import contextlib
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError, RecordsError, TrainingStopped
+from rlweights.errors import (
+    FORESEEN,
+    BrokenEnvironment,
+    CheckpointError,
+    ConfigError,
+    RecordsError,
+    TrainingStopped,
+)
 from rlweights.learning.evaluation import Result
 from rlweights.learning.inspection import Inspection
 from rlweights.running.building.assembly import Assembly
+from rlweights.running.config.messages import first_line
 from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
 from rlweights.running.interrupts import Interrupts
@@ -74,6 +83,7 @@ class Trainer:
         self._inspection: Inspection | None = None
         self._probe: np.ndarray | None = None
         self._state: RunState
+        self._loop_state: dict[str, np.ndarray] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
             for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
@@ -125,13 +135,14 @@ class Trainer:
             records = stack.enter_context(Records(folder, resume_step=first if resume else None))
             self._introduce(records)
             try:
+                self._set_out()
                 result = self._train(records)
                 if result is None:
                     self._end(records, success=False)
-            except (TrainingStopped, BrokenEnvironment):
+            except Exception as error:
                 with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
                     self._end(records, success=False)
-                raise
+                raise self._explained(error) from error
         return Outcome(
             folder,
             result,
@@ -160,6 +171,30 @@ class Trainer:
             self.console.message("there is no checkpoint yet: the run starts over")
         return False
 
+    def _set_out(self) -> None:
+        """Begins the episodes of a run, or goes on with those of the checkpoint that it is resumed from."""
+        if self._loop_state:
+            self.loop.restore(self._loop_state)
+        else:
+            self.loop.begin(self.iteration, self._progress.attempt)
+        if self.loop.cuts:
+            self.console.message(self.loop.cuts)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What ends a command after training has begun: one line, with the traceback in the run folder."""
+        foreseen = isinstance(error, FORESEEN) and not isinstance(error, ConfigError)
+        details = getattr(error, "details", "")
+        if foreseen and not details:
+            return error
+        path = self.folder / "error.txt"
+        try:
+            path.write_text(details or "".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError:
+            return error
+        kind = type(error) if foreseen else TrainingStopped
+        text = str(error) if isinstance(error, FORESEEN) else f"{type(error).__name__}: {first_line(error)}"
+        return kind(f"{text}. The whole traceback: {path}")
+
     def _introduce(self, records: Records) -> None:
         records.summary(layout.layout(), self.env_steps)
         records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
@@ -167,8 +202,6 @@ class Trainer:
 
     def _train(self, records: Records) -> Result | None:
         """Trains, evaluates and saves; None if a signal came before the end."""
-        if self.iteration < self.agent.total_iterations:
-            self.loop.boundary(self.iteration, self._progress.attempt)
         while self._interrupts.number is None:
             try:
                 if self.iteration < self.agent.total_iterations:
@@ -185,7 +218,7 @@ class Trainer:
                 if self._interrupts.number is None:
                     raise
                 return None  # the signal has reached processes of the environment's own
-        if self.loop.exact or self.iteration == self.agent.total_iterations:
+        if self.iteration:
             with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
                 self._save(records)
         return None
@@ -214,7 +247,6 @@ class Trainer:
         if self._saves and self.iteration % self._saves == 0:
             self._save(records)
             self._guard.passed()
-            self.loop.boundary(self.iteration, self._progress.attempt)
 
     def _end(self, records: Records, success: bool) -> None:
         """Saves the latest weights and ends the session in the records."""
@@ -236,7 +268,7 @@ class Trainer:
             self._progress.attempt = attempt
             self._state.write_best(self._progress)
             records.rewind(self.env_steps)
-            self.loop.boundary(self.iteration, attempt)
+            self.loop.begin(self.iteration, attempt)
             self.console.message(
                 f"not finite at step {step:,}: {bad}; back to step {self.env_steps:,}, attempt {attempt}"
             )
@@ -314,7 +346,8 @@ class Trainer:
         found = self._state.restore(self.console.message)
         if found is None:
             return False
-        self._progress, self._probe = found
+        self._progress, self._probe = found.progress, found.probe
+        self._loop_state = found.loop
         return True
 
 

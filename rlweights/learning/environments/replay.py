@@ -1,5 +1,7 @@
-"""Episodes that are functions of a seed and of actions: what is running can be played again somewhere else."""
+"""Episodes that are functions of a seed and of actions: a running one can be played again elsewhere."""
 
+import re
+import traceback
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +10,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import BrokenEnvironment
+
+_LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen")
+_PACKAGE = __file__.rpartition("learning")[0]
 
 _NOTHING: dict[str, Any] = {}
 
@@ -30,9 +35,9 @@ class SeededEpisodes(gym.Wrapper):
     """One environment whose every episode has a seed of its own, and whose running episode can be replayed.
 
     Gymnasium seeds an environment once: its second episode depends on all that happened in the first. Here
-    `reset` without a seed takes one that is a function of (seed, number of the episode), and the actions of the
-    running episode are kept. Infos stay here but for what `reported` makes of the last one of an episode: what
-    nobody reads can break nothing.
+    `reset` without a seed takes one that is a function of (seed, number of the episode), and the actions of
+    the running episode are kept. Infos stay here, but for scalars in the last one of an episode: what nobody
+    reads can break nothing.
 
     Args:
         env: The environment.
@@ -64,7 +69,10 @@ class SeededEpisodes(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the environment; the info says what is reported, in the step that ends the episode."""
         self._keep(action)
-        self._observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            self._observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._raised("step", error) from error
         self._total += _number(reward)
         for name in self._names:
             self._sums[name] = self._sums.get(name, 0.0) + _number(info.get(name, 0.0))
@@ -94,7 +102,7 @@ class SeededEpisodes(gym.Wrapper):
             observation, _, terminated, truncated, _ = self.step(action)
             if terminated or truncated:
                 raise self._elsewhere(episode, f"it ended at step {step + 1}")
-        if self._total != episode.total_reward:
+        if not np.array_equal(self._total, episode.total_reward, equal_nan=True):
             raise self._elsewhere(episode, f"its return is {self._total:g}, and was {episode.total_reward:g}")
         if _checksum(observation) != episode.checksum:
             raise self._elsewhere(episode, "its observation is another one")
@@ -102,7 +110,10 @@ class SeededEpisodes(gym.Wrapper):
 
     def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
-        self._observation, _ = self.env.reset(seed=seed, options=options)
+        try:
+            self._observation, _ = self.env.reset(seed=seed, options=options)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._raised("reset", error) from error
         return self._observation, _NOTHING
 
     def _keep(self, action: Any) -> None:
@@ -120,12 +131,21 @@ class SeededEpisodes(gym.Wrapper):
         found |= {name: total / self._length for name, total in self._sums.items()}
         return {key: value for key, value in found.items() if not key.startswith("_")}
 
-    def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
-        name = getattr(self.spec, "id", None) or type(self.unwrapped).__name__
+    @property
+    def _name(self) -> str:
+        return getattr(self.spec, "id", None) or type(self.unwrapped).__name__
+
+    def _raised(self, method: str, error: Exception) -> BrokenEnvironment:
+        details = "".join(traceback.format_exception(error))
         return BrokenEnvironment(
-            f"{name}: environment {self._index} cannot be resumed: an episode of {len(episode.actions)} steps was "
-            f"played again from its seed, and {how}. What it does must follow from the seed of reset() and the "
-            f"actions alone"
+            f"{self._name}: {method}() of environment {self._index} raised {described(error)}", details
+        )
+
+    def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
+        return BrokenEnvironment(
+            f"{self._name}: environment {self._index} cannot be resumed: an episode was played again, "
+            f"{len(episode.actions)} steps from its seed, and {how}. What it does must follow from its seed "
+            f"and the actions alone"
         )
 
 
@@ -134,6 +154,17 @@ def episode_seed(root: int, number: int) -> int:
     if number == 0:
         return root
     return int(np.random.SeedSequence([root, number]).generate_state(1, np.uint32)[0] >> 1)
+
+
+def described(error: BaseException) -> str:
+    """Returns an error in one line: its type, its message, and the deepest line that is the user's own."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not _LIBRARIES.search(frame.filename) and not frame.filename.startswith(_PACKAGE):
+            file = frame.filename.replace("\\", "/").rpartition("/")[2]
+            place = f" ({file}, line {frame.lineno}, in {frame.name}: {frame.line})"
+    return " ".join(f"{text}{place}".split())
 
 
 def _copied(observation: Any) -> Any:

@@ -1,6 +1,7 @@
 """Iterations that are one compiled program: environment, policy, learner and rules."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -194,7 +195,7 @@ class GraphLoop:
         seed: Seed of environments and actions.
     """
 
-    exact = True
+    cuts = ""
 
     def __init__(
         self,
@@ -210,9 +211,16 @@ class GraphLoop:
         self._seed = seed
         self._count = 1
 
-    def boundary(self, iteration: int, attempt: int) -> None:
+    def begin(self, iteration: int, attempt: int) -> None:
         """Only another attempt needs another seed: the environments' state is among the variables."""
         self.programs.seed.assign(self._seed + 7_919 * attempt)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Nothing is left over: the environments' state is among the variables."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """There is nothing to restore."""
 
     def advance(self, iteration: int, limit: int) -> list[Row]:
         """Runs as many iterations as take about SECONDS_PER_CALL."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from rlweights.running.saving import checkpoint_file, run_folder
 from rlweights.running.saving.checkpoints import Checkpoints
 
 WEIGHTS = "weights.safetensors"
+
+_LOOP = "loop/"
 
 
 WINDOW = 100
@@ -106,6 +108,20 @@ class Progress:
         return progress
 
 
+class Restored(NamedTuple):
+    """What a checkpoint holds beside variables.
+
+    Attributes:
+        progress: Where the run stands.
+        probe: The observations on which hidden units are measured.
+        loop: The state of the loop; empty in a checkpoint of version 0.1, which began new episodes at each.
+    """
+
+    progress: Progress
+    probe: np.ndarray
+    loop: dict[str, np.ndarray]
+
+
 class RunState:
     """Saves and restores the whole state of a run.
 
@@ -125,6 +141,7 @@ class RunState:
         self._folder = folder
         self._files = Checkpoints(folder / "checkpoints", agent.checkpoint.keep)
         self._agent = agent
+        self._loop = loop
         self._state = by_path([*learner.variables, *loop.variables])
         self._networks = [v.path for v in learner.networks.variables]
         self._probe_spec = loop.probe_spec
@@ -149,6 +166,7 @@ class RunState:
         unset = [path for path in self._reports if np.isnan(tensors[path]).all()]
         tensors |= {path: np.zeros_like(tensors[path]) for path in unset}
         tensors |= {f"best/{path}": value for path, value in progress.best.weights.items()} | {"probe": probe}
+        tensors |= {_LOOP + name: np.asarray(value) for name, value in self._loop.state().items()}
         for path, value in tensors.items():
             if value.dtype.kind in "fV" and not np.isfinite(value).all():
                 raise NotFinite(path)
@@ -156,14 +174,14 @@ class RunState:
         self._files.save(step, tensors, metadata)
         self.newest = step
 
-    def restore(self, say: Callable[[str], Any]) -> tuple[Progress, np.ndarray] | None:
+    def restore(self, say: Callable[[str], Any]) -> Restored | None:
         """Takes over the newest readable checkpoint.
 
         Args:
             say: Shows one line about a file that is damaged.
 
         Returns:
-            The progress and the probe, or None if there is no checkpoint yet; then nothing has changed.
+            What is not in variables, or None if there is no checkpoint yet; then nothing has changed.
 
         Raises:
             CheckpointError: If there are checkpoints and none can be used.
@@ -181,13 +199,15 @@ class RunState:
         # Version 0.1 held weights with offsets a second time.
         doubles = {n: n.removesuffix("#2") for n in tensors if n.endswith("#2") and n not in expect}
         expect |= {n: expect[once] for n, once in doubles.items() if once in self._networks}
-        tensors, _ = checkpoint_file.load(path, expect)
+        loop = {name.removeprefix(_LOOP): x for name, x in tensors.items() if name.startswith(_LOOP)}
+        tensors = {name: x for name, x in tensors.items() if not name.startswith(_LOOP)}
+        checkpoint_file.check_expected(path, tensors, expect)
         for name, variable in self._state.items():
             value = tensors[name]
             variable.assign(np.full_like(value, np.nan) if name in metadata["unset"] else value)
         best = {name: tensors[f"best/{name}"] for name in self._networks}
         self.newest = step
-        return Progress.of(metadata, best), tensors["probe"]
+        return Restored(Progress.of(metadata, best), tensors["probe"], loop)
 
     def start_over(self) -> Progress:
         """Goes back to where every run begins, if the guard may ask for that: there is no checkpoint yet."""
