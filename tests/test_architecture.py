@@ -31,12 +31,14 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"weights"},
     "weights.interventions": {
         *("weights.interventions.base", "weights.interventions.feedback", "weights.interventions.schedules"),
-        *("weights.prng", "weights.selection"),
+        *("weights.arrays", "weights.prng", "weights.selection"),
     },
     # Ring 2: arrays in, arrays out.
     "learning": {"learning", "weights"},
-    "learning.algorithms": {"learning.algorithms.base", "learning.batch"},
-    "learning.environments": {"learning.environments", "weights.prng", "weights.compilation"},
+    "learning.algorithms": {"learning.algorithms.base", "learning.batch", "weights.arrays"},
+    "learning.environments": {
+        *("learning.environments", "weights.arrays", "weights.prng", "weights.compilation"),
+    },
     # Ring 3: one run. `building` and `records` and `saving` are beside each other, over `config`.
     "running": {"running", "learning", "weights"},
     "running.config": {"running.config", "learning.algorithms"},
