@@ -188,7 +188,7 @@ class ReplayedVector(Continuation):
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the seed of the last reset and all actions since then."""
-        actions = np.stack(self._actions) if self._actions else np.zeros((0,))
+        actions = np.stack(self._actions) if self._actions else np.zeros((0,), np.int64)
         return {
             "seed": np.int64(self._seed),
             "returns": as_bits(np.float64(self._checks)),

@@ -50,7 +50,7 @@ def test_two_iterations(name):
         loop = assembly.make_loop()
     variables = assembly.networks.trainable_variables
     before = [variable.numpy() for variable in variables]
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     rows = loop.advance(0, 1)
     rows += loop.advance(1, 1)
     probe = loop.probe()

@@ -117,7 +117,7 @@ def test_another_seed_gives_another_run(tmp_path):
     computer = machine()
     weights = []
     for attempt in (0, 1):
-        computer.loop.boundary(0, attempt)
+        computer.loop.begin(0, attempt)
         computer.loop.advance(0, 1)
         weights.append(computer.assembly.networks.trainable_variables[0].numpy().tobytes())
     assert weights[0] != weights[1]

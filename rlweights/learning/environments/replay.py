@@ -84,7 +84,7 @@ class SeededEpisodes(gym.Wrapper):
 
     def running_episode(self) -> RunningEpisode:
         """Returns all that it takes to play the running episode again."""
-        actions = np.zeros((0,)) if self._actions is None else self._actions[: self._length].copy()
+        actions = np.zeros((0,), np.int64) if self._actions is None else self._actions[: self._length].copy()
         checksum = _checksum(self._observation)
         return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum)
 

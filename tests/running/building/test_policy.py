@@ -69,7 +69,7 @@ def test_a_model_from_a_file_learns(tmp_path, backend, name):
     assert assembly.files.loaded == [tmp_path / "model.py"]
     before = [variable.numpy() for variable in assembly.networks.trainable_variables]
     loop = assembly.make_loop()
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     loop.advance(0, 1)
     loop.close()
     for variable, old in zip(assembly.networks.trainable_variables, before, strict=True):
