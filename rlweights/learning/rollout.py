@@ -12,6 +12,7 @@ from rlweights.errors import BrokenEnvironment
 from rlweights.learning.batch import Batch, Episodes
 from rlweights.learning.continuation import Continuation, as_bits, from_bits
 from rlweights.learning.distributions import Distribution
+from rlweights.weights.arrays import Array
 
 __all__ = ["BrokenEnvironment", "Episodes", "Rollout"]
 
@@ -50,16 +51,16 @@ class Rollout:
         self._returns[:] = 0.0
         self._lengths[:] = 0
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Array]:
         """Returns what another rollout needs to go on from here, by name."""
         own = {
-            "attempt": np.int64(self._attempt),
+            "attempt": np.array(self._attempt, np.int64),
             "returns": as_bits(self._returns),
             "lengths": self._lengths.copy(),
         }
         return own | {f"envs/{name}": value for name, value in self.episodes.state().items()}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, Array]) -> None:
         """Goes on from a state.
 
         Raises:
@@ -71,7 +72,7 @@ class Rollout:
         envs = {name.removeprefix("envs/"): x for name, x in state.items() if name.startswith("envs/")}
         self._observations = self.episodes.restore(envs)
 
-    def renew(self, iteration: int) -> np.ndarray:
+    def renew(self, iteration: int) -> Array:
         """Begins new episodes where the last rollout broke one, or everywhere if that has become due.
 
         Returns:
@@ -93,8 +94,8 @@ class Rollout:
 
     def collect(
         self,
-        policy: Callable[[np.ndarray], np.ndarray],
-        value: Callable[[np.ndarray], np.ndarray],
+        policy: Callable[[Array], Array],
+        value: Callable[[Array], Array],
         iteration: int,
     ) -> tuple[Batch, Episodes]:
         """Collects one rollout.
@@ -115,7 +116,7 @@ class Rollout:
         actions = np.empty((T, N, *distribution.action_shape), distribution.action_dtype)
         rewards, terminated, truncated, valid = (np.empty((T, N), np.float32) for _ in range(4))
         final_values, has_final = (np.zeros((T, N), np.float32) for _ in range(2))
-        finals: dict[tuple[int, int], np.ndarray] = {}
+        finals: dict[tuple[int, int], Array] = {}
         episodes = Episodes()
         current = self._observations
         for t in range(T):
@@ -150,7 +151,7 @@ class Rollout:
         )
         return batch, episodes
 
-    def _close(self, ended: np.ndarray, episodes: Episodes) -> None:
+    def _close(self, ended: Array, episodes: Episodes) -> None:
         """Adds the episodes that ended to the iteration's, and begins new ones in their place."""
         known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
         episodes.count += int(known.sum())
@@ -159,7 +160,13 @@ class Rollout:
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
-    def _look_for_nonfinite(self, observations, rewards, finals, episodes: Episodes) -> None:
+    def _look_for_nonfinite(
+        self,
+        observations: Array,
+        rewards: Array,
+        finals: Mapping[tuple[int, int], Array],
+        episodes: Episodes,
+    ) -> None:
         """Describes the first reward or observation that is not finite."""
         looks = [("reward", "in", rewards, 0, 0)]
         if observations.dtype.kind == "f":
@@ -179,7 +186,7 @@ class Rollout:
             if kind == "observation":
                 self._broken |= self._of(values, finite, environment)
 
-    def _of(self, values: np.ndarray, finite: np.ndarray, environment: int) -> np.ndarray:
+    def _of(self, values: Array, finite: Array, environment: int) -> Array:
         """Which environments [N] have something not finite in [T, K, ...], of K from `environment` on."""
         bad = ~finite.all(axis=(0, *range(2, values.ndim)))
         broken = np.zeros(self.num_envs, bool)

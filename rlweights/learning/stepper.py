@@ -10,18 +10,19 @@ from gymnasium.vector import AutoresetMode
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.environments.replay import described
 from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
+from rlweights.weights.arrays import Array
 
 
 class Transition(NamedTuple):
     """One step of N environments."""
 
-    observations: np.ndarray  # [N, ...], to act on next
-    rewards: np.ndarray  # [N]
-    terminated: np.ndarray  # [N] bool, the step ended its episode for good
-    truncated: np.ndarray  # [N] bool, the step's episode was cut off
-    ended: np.ndarray  # [N] bool, either of both
-    valid: np.ndarray  # [N] bool, False where the step was a reset that ignored its action
-    finals: dict[int, np.ndarray]  # where an episode was cut and `observations` shows the next one already
+    observations: Array  # [N, ...], to act on next
+    rewards: Array  # [N]
+    terminated: Array  # [N] bool, the step ended its episode for good
+    truncated: Array  # [N] bool, the step's episode was cut off
+    ended: Array  # [N] bool, either of both
+    valid: Array  # [N] bool, False where the step was a reset that ignored its action
+    finals: dict[int, Array]  # where an episode was cut and `observations` shows the next one already
 
 
 class Stepper:
@@ -54,17 +55,17 @@ class Stepper:
         """Whether the observation after an episode's end belongs to the next episode already."""
         return self.mode is not AutoresetMode.NEXT_STEP
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> Array:
         """Resets all environments by one seed and returns their observations [N, ...]."""
         self._valid = self._all
         return self._reset(seed=seed)
 
-    def reset_some(self, which: np.ndarray) -> np.ndarray:
+    def reset_some(self, which: Array) -> Array:
         """Begins the next episodes where `which` [N] says so; returns the observations [N, ...] of all."""
         self._valid = self._all
         return self._reset(options={"reset_mask": which})
 
-    def restored(self, observations: Any) -> np.ndarray:
+    def restored(self, observations: Any) -> Array:
         """Takes over environments that stand in the middle of episodes.
 
         Args:
@@ -77,15 +78,15 @@ class Stepper:
         return self._encoded(observations)
 
     @property
-    def valid(self) -> np.ndarray:
+    def valid(self) -> Array:
         """Whether the next step of each environment [N] will be one, and not a reset."""
         return self._valid
 
     @valid.setter
-    def valid(self, value: np.ndarray) -> None:
+    def valid(self, value: Array) -> None:
         self._valid = self._all if value.all() else value
 
-    def step(self, actions: np.ndarray) -> Transition:
+    def step(self, actions: Array) -> Transition:
         """Steps all environments with sampled actions [N, ...].
 
         Raises:
@@ -111,7 +112,7 @@ class Stepper:
                 observations = self._reset(options={"reset_mask": ended})
         return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
 
-    def _reset(self, **arguments: Any) -> np.ndarray:
+    def _reset(self, **arguments: Any) -> Array:
         raw, _ = self._asked("reset", **arguments)
         return self._encoded(raw)
 
@@ -129,13 +130,13 @@ class Stepper:
             details = "".join(traceback.format_exception(error))
             raise BrokenEnvironment(f"{self.name}: {method}() raised {described(error)}", details) from error
 
-    def _final(self, info: dict[str, Any], n: int) -> np.ndarray:
+    def _final(self, info: dict[str, Any], n: int) -> Array:
         final = info.get("final_obs")
         if final is None or final[n] is None:
             raise BrokenEnvironment(f"{self.name}: autoreset in the same step, but no info['final_obs'][{n}]")
         return self._encoded(one_batch(final[n]), 1)[0]
 
-    def _encoded(self, observations: Any, size: int | None = None) -> np.ndarray:
+    def _encoded(self, observations: Any, size: int | None = None) -> Array:
         encoder = self.encoder
         try:
             encoded = encoder.encode(observations)
@@ -151,7 +152,7 @@ class Stepper:
             f"{self.envs.single_observation_space}: {_shown(observations)}"
         )
 
-    def _checked(self, what: str, values: Any, kinds: str, expected: str) -> np.ndarray:
+    def _checked(self, what: str, values: Any, kinds: str, expected: str) -> Array:
         array = np.asarray(values)
         if array.shape != (self.num_envs,) or array.dtype.kind not in kinds:
             raise BrokenEnvironment(
@@ -161,7 +162,7 @@ class Stepper:
 
 
 def _name(envs: gym.vector.VectorEnv) -> str:
-    """The registered id, or the name of the class that was vectorised."""
+    """The registered id, or the name of the class that was vectorized."""
     registered = getattr(envs.spec, "id", None)
     if registered:
         return registered

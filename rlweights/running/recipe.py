@@ -1,4 +1,4 @@
-"""An agent before it is trained: found, changed, and trained from Python as from the command line."""
+"""An agent before training: finds it, changes it, and trains it from Python as from the command line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlweights.running.trainer import Outcome
 
 Changes = Mapping[str, Any] | Sequence[str]
-"""What differs from an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
+"""Changes of an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
 
 
 class Recipe:
@@ -24,18 +24,18 @@ class Recipe:
     Args:
         agent: Name of a shipped agent, an agent file or a run folder.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
-            "interventions.clipping.bound". None switches off what may be off.
+            "interventions.clipping.bound". None switches off a setting that may be off.
         env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
-        source: Where it came from, for errors.
-        folder: Where files that it names lie.
+        source: The file or option that it came from, for errors.
+        folder: Folder of the files that the agent names.
         name: Names the folder of its runs.
 
     Raises:
         ConfigError: If there is no such agent, or it is not valid with these changes; one line that names
-            file, key, what came, and what is valid.
+            the file, the key, the value, and what is valid.
 
     Examples:
         >>> recipe = Recipe("cartpole", {"algorithm.gamma": 0.99})
@@ -71,13 +71,13 @@ class Recipe:
     def train(self, runs: str | Path = "runs", *, quiet: bool = False, watch: bool = False) -> "TrainedAgent":
         """Trains into a new run folder, `runs/<name>/<seed>-<time>`, and returns the `TrainedAgent` of it.
 
-        The run is the one that `python -m rlweights.train` makes of the same settings, bit for bit. Ctrl-C
-        stops it in good order, and the agent is then what it was at that moment.
+        The run equals the one that `python -m rlweights.train` makes of the same settings, bit for bit.
+        Ctrl-C stops it in good order; the agent returned is then the one of that moment.
 
         Args:
             runs: Folder of all runs.
             quiet: Whether to show no progress.
-            watch: Whether to start TensorBoard beside it, and show its address.
+            watch: Whether to start TensorBoard beside the training, and show its address.
 
         Raises:
             ConfigError: If the agent cannot be built, or the folder cannot be written.
@@ -90,7 +90,7 @@ class Recipe:
 
         return TrainedAgent(self.begin(Path(runs), quiet=quiet, watch=watch).folder)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
         return f"Recipe({self.source!r}{changes})"
 
@@ -111,5 +111,5 @@ def _toml(key: str, value: Any) -> str:
             table.update(value)
             return table.as_string()
         return tomlkit.item(UNSET if value is None else value).as_string()
-    except ValueError:  # tomlkit's word for what no file can hold
+    except ValueError:  # what tomlkit raises for a value that no file can hold
         raise ConfigError(f"{key} = {value!r}: an agent file cannot hold a {type(value).__name__}") from None

@@ -6,8 +6,6 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from rlweights.errors import (
     FORESEEN,
     BrokenEnvironment,
@@ -31,6 +29,7 @@ from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_lock import RunLock
 from rlweights.running.saving.run_state import Best, Progress, RunState
 from rlweights.running.video import gif
+from rlweights.weights.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Trainer:
 
     Args:
         assembly: The agent.
-        console: Where progress is shown.
+        console: Shows progress.
     """
 
     def __init__(self, assembly: Assembly, console: Console):
@@ -81,9 +80,9 @@ class Trainer:
         self._evaluator = Evaluator(assembly, self._say)
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
-        self._probe: np.ndarray | None = None
+        self._probe: Array | None = None
         self._state: RunState
-        self._loop_state: dict[str, np.ndarray] = {}
+        self._loop_state: dict[str, Array] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
             for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
@@ -92,7 +91,7 @@ class Trainer:
     def __enter__(self) -> "Trainer":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._evaluator.close()
         self.loop.close()
 
@@ -118,7 +117,7 @@ class Trainer:
         Raises:
             TrainingStopped: If updates were not finite for too long.
             BrokenEnvironment: If the environment failed.
-            CheckpointError: If a checkpoint could not be written, or none of those that exist be read.
+            CheckpointError: If a checkpoint could not be written, or if there are some and none can be read.
             RecordsError: If the records could not be written.
             RunLockedError: If another process trains into the folder.
             ConfigError: If the run cannot be resumed as this agent.
@@ -210,7 +209,7 @@ class Trainer:
                 result = self._evaluate(records, self.agent.evaluation.final_episodes)
                 self._end(records, success=True)
                 self._progress.finished = True
-                self._save(records)  # last: who finds it finished finds everything else
+                self._save(records)  # last: a run that is marked as finished has everything else on disk
                 return result
             except NotFinite as error:
                 self._go_back(str(error), records)
@@ -259,7 +258,7 @@ class Trainer:
         """Goes back to the last checkpoint, or to the beginning, to draw other random numbers from there.
 
         Raises:
-            TrainingStopped: If that is not wanted, or was tried too often.
+            TrainingStopped: If the agent file does not allow it, or it was tried too often.
         """
         step, attempt = self.env_steps, self._progress.attempt + 1
         if self._guard.may_go_back():
@@ -298,7 +297,7 @@ class Trainer:
             self._inspection = Inspection(self.learner, self._initial, self._probed())
         return self._inspection
 
-    def _probed(self) -> np.ndarray:
+    def _probed(self) -> Array:
         """Observations to measure hidden units on, the same for the whole run: taken when first needed."""
         if self._probe is None:
             self._probe = self.loop.probe()
@@ -321,7 +320,7 @@ class Trainer:
         return result
 
     def _is_filmed(self) -> bool:
-        """Whether the evaluation that is due now has a film: the last one has."""
+        """Whether the evaluation that is due now is filmed; the last one always is."""
         every = self.agent.evaluation.film_every * self._evaluations
         last = self.iteration == self.agent.total_iterations
         return last or bool(every and self.iteration % every == 0)
@@ -332,7 +331,7 @@ class Trainer:
 
     # Saving and restoring -------------------------------------------------------------------------
 
-    def _weights(self) -> dict[str, np.ndarray]:
+    def _weights(self) -> dict[str, Array]:
         """Copies of the networks' present weights, by path."""
         return {v.path: v.numpy().copy() for v in self.assembly.networks.variables}
 

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.weights.arrays import Array
 
 _LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen")
 _PACKAGE = __file__.rpartition("learning")[0]
@@ -25,7 +26,7 @@ class RunningEpisode(NamedTuple):
     number: int
     """How many episodes the environment had begun before it."""
     seed: int
-    actions: np.ndarray  # [steps, ...], as the environment took them
+    actions: Array  # [steps, ...], as the environment took them
     total_reward: float
     checksum: int
     """Of the observation that it stands at."""

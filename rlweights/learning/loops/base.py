@@ -1,13 +1,13 @@
-"""What runs iterations of rollout and update, whatever steps the environments."""
+"""The protocol of a training loop: iterations of rollout and update, whatever steps the environments."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
 from rlweights.learning.batch import Episodes
+from rlweights.weights.arrays import Array
 
 Row = tuple[dict[str, float], Episodes]
+"""Of one iteration: its scalars by tag, and the episodes that ended in it."""
 
 
 class Loop(Protocol):
@@ -23,11 +23,11 @@ class Loop(Protocol):
         """Begins new episodes: what follows depends on nothing but the variables, these two and the seed."""
         ...
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Array]:
         """Returns what is not in the variables and another loop needs to go on from here, by name."""
         ...
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, Array]) -> None:
         """Goes on from a state.
 
         Raises:
@@ -39,7 +39,7 @@ class Loop(Protocol):
         """Runs at least one and at most `limit` iterations; returns scalars and episodes of each."""
         ...
 
-    def probe(self) -> np.ndarray:
+    def probe(self) -> Array:
         """Returns a batch of encoded observations [B, ...] to measure hidden units on."""
         ...
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds: enough to go on as if nothing had happened."""
+"""The state of a run that a checkpoint holds: enough to go on as if nothing had happened."""
 
 import math
 import tomllib
@@ -19,6 +19,7 @@ from rlweights.running.config.schema import Agent
 from rlweights.running.guard import NotFinite
 from rlweights.running.saving import checkpoint_file, run_folder
 from rlweights.running.saving.checkpoints import Checkpoints
+from rlweights.weights.arrays import Array, Variable
 
 WEIGHTS = "weights.safetensors"
 
@@ -57,9 +58,9 @@ class EpisodeWindow:
 
 @dataclass
 class Best:
-    """The weights of the best evaluation so far; while there was none, those of the beginning."""
+    """The weights of the best evaluation so far, and before the first one those of the beginning."""
 
-    weights: dict[str, np.ndarray]
+    weights: dict[str, Array]
     mean: float | None = None
     env_steps: int = 0
 
@@ -97,7 +98,7 @@ class Progress:
         }
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], best: dict[str, np.ndarray]) -> "Progress":
+    def of(cls, metadata: Mapping[str, Any], best: dict[str, Array]) -> "Progress":
         """Returns the progress that `metadata` described, with the weights of the best evaluation."""
         progress = cls(Best(best, *metadata["best"]))
         progress.iteration = metadata["iteration"]
@@ -118,15 +119,15 @@ class Restored(NamedTuple):
     """
 
     progress: Progress
-    probe: np.ndarray
-    loop: dict[str, np.ndarray]
+    probe: Array
+    loop: dict[str, Array]
 
 
 class RunState:
     """Saves and restores the whole state of a run.
 
-    That is every variable of learner and loop, the weights of the best evaluation, the observations on which
-    hidden units are measured, the progress, and the agent itself, so that nothing else takes it over.
+    The state is every variable of learner and loop, the weights of the best evaluation, the observations on
+    which hidden units are measured, the progress, and the agent itself, so that no other agent takes it over.
 
     Args:
         folder: The run folder.
@@ -149,18 +150,18 @@ class RunState:
         reports = [m for rule in optimizer.interventions for m in rule.metrics.values()]
         ids = {id(v) for v in [*optimizer.feedback.values(), *reports]}
         self._reports = [path for path, v in self._state.items() if id(v) in ids]
-        self._beginning: dict[str, np.ndarray] = {}
+        self._beginning: dict[str, Array] = {}
         if agent.guard.on_nonfinite == "rollback":
             self._beginning = {path: v.numpy().copy() for path, v in self._state.items()}
 
-    def save(self, progress: Progress, probe: np.ndarray, step: int) -> None:
+    def save(self, progress: Progress, probe: Array, step: int) -> None:
         """Writes a checkpoint.
 
         A feedback or a metric that is NaN says that nothing was measured yet: it is saved as a name.
 
         Raises:
             NotFinite: If anything else is not finite; nothing is written.
-            CheckpointError: If the system refuses; older checkpoints are intact.
+            CheckpointError: If the system refuses; older checkpoints stay intact.
         """
         tensors = {path: v.numpy() for path, v in self._state.items()}
         unset = [path for path in self._reports if np.isnan(tensors[path]).all()]
@@ -185,7 +186,7 @@ class RunState:
 
         Raises:
             CheckpointError: If there are checkpoints and none can be used.
-            ConfigError: If the agent is another one than the checkpoint's; the message names the keys.
+            ConfigError: If the agent differs from the checkpoint's; the message names the keys.
         """
         expect = {path: (tuple(v.shape), v.dtype) for path, v in self._state.items()}
         expect |= {f"best/{path}": expect[path] for path in self._networks} | {"probe": self._probe_spec}
@@ -210,7 +211,7 @@ class RunState:
         return Restored(Progress.of(metadata, best), tensors["probe"], loop)
 
     def start_over(self) -> Progress:
-        """Goes back to where every run begins, if the guard may ask for that: there is no checkpoint yet."""
+        """Goes back to the beginning of the run, for a guard that rolls back before the first checkpoint."""
         for path, value in self._beginning.items():
             self._state[path].assign(value)
         return Progress(Best({path: self._beginning[path] for path in self._networks}))
@@ -226,8 +227,12 @@ class RunState:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be removed: {error.strerror}") from error
 
-    def write(self, name: str, weights: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        """Writes weights into a folder of their own."""
+    def write(self, name: str, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+        """Writes weights and their metadata into the subfolder `name` of the run.
+
+        Raises:
+            CheckpointError: If the system refuses.
+        """
         path = self._folder / name / WEIGHTS
         try:
             path.parent.mkdir(exist_ok=True)
@@ -236,9 +241,9 @@ class RunState:
         checkpoint_file.save(path, weights, metadata)
 
 
-def by_path(variables: Iterable[Any]) -> dict[str, Any]:
-    """Variables by their paths; of several with one path the later ones get a number."""
-    named: dict[str, Any] = {}
+def by_path(variables: Iterable[Variable]) -> dict[str, Variable]:
+    """Returns variables by their paths; of several with one path the later ones get a number."""
+    named: dict[str, Variable] = {}
     for variable in variables:
         path, number = variable.path, 2
         while path in named:
