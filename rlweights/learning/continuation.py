@@ -191,7 +191,7 @@ class ReplayedVector(Continuation):
         """Returns the seed of the last reset and all actions since then."""
         actions = np.stack(self._actions) if self._actions else np.zeros((0,), np.int64)
         return {
-            "seed": np.int64(self._seed),
+            "seed": np.array(self._seed, np.int64),
             "returns": as_bits(np.array(self._checks)),
             "actions": actions,
         }
