@@ -1,11 +1,11 @@
-"""Every error that a user can meet, each with the exit code that it ends a command with."""
+"""Every error that a user can meet, each with the exit code of the command that it ends."""
 
 import sys
 from collections.abc import Callable
 from typing import ClassVar
 
 BAD_CONFIGURATION, STOPPED = 2, 3
-"""Exit codes: nothing was begun, because it cannot be; what was begun came to an end before its time."""
+"""Exit codes: the command could not begin; the run that it began ended early."""
 
 
 class BackendError(RuntimeError):
@@ -30,7 +30,7 @@ class RunLockedError(RuntimeError):
 
 
 class BrokenEnvironment(RuntimeError):
-    """An environment did what no environment may do; the message names it and says what came.
+    """An environment broke the protocol of Gymnasium; the message names it and what it returned or raised.
 
     Args:
         message: The message; or another error of this kind, as Gymnasium passes them on between processes.
@@ -74,7 +74,7 @@ FORESEEN = (
     CheckpointError,
     RecordsError,
 )
-"""All of them: what is raised besides is a fault of rlweights itself, and shows its traceback."""
+"""All of them: any other exception is a fault of rlweights itself, and shows its traceback."""
 
 
 def guarded(session: Callable[[], int]) -> int:

@@ -1,4 +1,4 @@
-"""Where trials run: processes of their own on the cores of this machine."""
+"""The processes that trials run in, on the cores of this machine."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from rlweights.running.session import exit_code
 
 @dataclass(frozen=True)
 class Ended:
-    """How one seed ended: its figures, or the line that says why there are none."""
+    """How one seed ended: its figures, or the line that explains why there are none."""
 
     seed: int
     code: int
@@ -35,10 +35,10 @@ class Ended:
 
 
 class Processes:
-    """Trains seeds in processes of their own, and passes on the signals that ask them to stop.
+    """Trains each seed in its own process, and passes on the signals that ask a process to stop.
 
     Args:
-        at_once: How many run at the same time.
+        at_once: Number of processes at the same time.
     """
 
     def __init__(self, at_once: int):
@@ -50,7 +50,15 @@ class Processes:
     def train(
         self, seeds: Sequence[int], agent: str, env: str | None, overrides: Sequence[str], runs: Path
     ) -> Iterator[Ended]:
-        """Yields how each seed ended, as they end."""
+        """Trains the seeds, and yields how each ended as soon as it has.
+
+        Args:
+            seeds: The seeds.
+            agent: See `rlweights.running.recipe.Recipe`.
+            env: See `Recipe`.
+            overrides: Settings that differ, as "key=value".
+            runs: Folder of all runs.
+        """
         with self._signals(), ThreadPoolExecutor(self._at_once) as pool:
             futures = [
                 pool.submit(self._one, seed, (agent, env, [*overrides, f"seed={seed}"], str(runs)))
@@ -63,7 +71,7 @@ class Processes:
         with self._lock:  # a signal finds each process either running or never started
             if self._signal is not None:
                 return Ended(seed, 128 + self._signal)
-            # A session of its own: Ctrl-C reaches all of a terminal's processes, and two mean "at once".
+            # In a new session: Ctrl-C reaches all of a terminal's processes, and two mean "at once".
             process = subprocess.Popen(
                 [sys.executable, "-m", "rlweights.experiments.workers", json.dumps(arguments)],
                 stdin=subprocess.DEVNULL,
@@ -89,7 +97,7 @@ class Processes:
     def _signals(self) -> Iterator[None]:
         """Passes SIGINT and SIGTERM on to the processes; none is started after the first."""
 
-        def handle(number, frame):
+        def handle(number: int, frame: object) -> None:
             with self._lock:
                 self._signal = number
                 for process in list(self._running):
@@ -104,12 +112,12 @@ class Processes:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _process(arguments: str) -> int:
-    """What each process does: trains one seed, and says in one line of JSON how it ended."""
+    """The body of each process: trains one seed, and prints in one line of JSON how it ended."""
     agent, env, overrides, runs = json.loads(arguments)
 
     def session() -> int:
