@@ -46,6 +46,8 @@ class Stepper:
         self.mode = AutoresetMode(mode)
         self._all = np.ones(self.num_envs, bool)
         self._valid = self._all  # of the next step
+        self.phases: np.ndarray | None = None
+        """Phase of each running episode, int64 [N], where infos say one ("phase"): tasks change there."""
 
     @property
     def separates(self) -> bool:
@@ -68,6 +70,7 @@ class Stepper:
         except Exception as error:  # whatever a user's environment raises
             raise BrokenEnvironment(f"{self.name}: step() raised {_described(error)}") from error
         rewards = self._checked("rewards", rewards, "fiu", "numbers")
+        self._note_phases(info)
         terminated = self._checked("terminations", terminated, "b", "booleans")
         truncated = self._checked("truncations", truncated, "b", "booleans")
         ended = terminated | truncated
@@ -88,10 +91,20 @@ class Stepper:
 
     def _reset(self, **arguments: Any) -> np.ndarray:
         try:
-            raw, _ = self.envs.reset(**arguments)
+            raw, info = self.envs.reset(**arguments)
         except Exception as error:  # whatever a user's environment raises
             raise BrokenEnvironment(f"{self.name}: reset() raised {_described(error)}") from error
+        self._note_phases(info)
         return self._encoded(raw)
+
+    def _note_phases(self, info: Any) -> None:
+        """Takes over the phases that an info of the vector environment tells."""
+        told = info.get("phase") if isinstance(info, dict) else None
+        if not isinstance(told, np.ndarray) or told.shape != (self.num_envs,) or told.dtype.kind not in "iu":
+            return  # another thing of the same name
+        if self.phases is None:
+            self.phases = np.zeros(self.num_envs, np.int64)
+        self.phases = np.where(info.get("_phase", self._all), told, self.phases)
 
     def _final(self, info: dict[str, Any], n: int) -> np.ndarray:
         final = info.get("final_obs")

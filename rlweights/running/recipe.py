@@ -138,10 +138,21 @@ def _overrides(changes: Changes) -> tuple[str, ...]:
 
 def _toml(key: str, value: Any) -> str:
     try:
-        if isinstance(value, Mapping):
-            table = tomlkit.inline_table()
-            table.update(value)
-            return table.as_string()
-        return tomlkit.item(UNSET if value is None else value).as_string()
+        return _item(value).as_string()
     except ValueError:  # tomlkit's word for what no file can hold
         raise ConfigError(f"{key} = {value!r}: an agent file cannot hold a {type(value).__name__}") from None
+
+
+def _item(value: Any) -> Any:
+    """A value as an agent file has it after a key: tables and arrays of them on one line."""
+    if isinstance(value, Mapping):
+        table = tomlkit.inline_table()
+        for key, each in value.items():
+            table.append(key, _item(each))
+        return table
+    if isinstance(value, list | tuple):
+        array = tomlkit.array()
+        for each in value:
+            array.append(_item(each))
+        return array
+    return tomlkit.item(UNSET if value is None else value)

@@ -122,6 +122,10 @@ class Drifting(Environment):
         """The environment's own observation."""
         return self.environment.observe(state)
 
+    def phase(self, state):
+        """The environment's own phase."""
+        return self.environment.phase(state)
+
 
 class DriftingCartPole(Drifting):
     """CartPole whose pushes change direction every now and then, unless told to drift otherwise.

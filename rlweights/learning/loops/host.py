@@ -47,6 +47,10 @@ class HostLoop:
     def boundary(self, iteration: int, attempt: int) -> None:
         """Resets the environments, whose state nobody can save, with seeds of (seed, iteration, attempt)."""
         self.rollout.reset(iteration, attempt)
+        if self.rollout.stepper.phases is not None:
+            # Their task is a function of the steps that each has made, which a new process does not know.
+            self.envs.set_attr("steps_made", iteration * self.rollout.n_steps)
+            self.rollout.reset(iteration, attempt)
         if self._reward_scaling is not None:
             returns = self._reward_scaling.returns
             returns.assign(np.zeros(returns.shape))  # those of the episodes that have just been cut
