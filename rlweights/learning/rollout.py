@@ -122,6 +122,7 @@ class Rollout:
         for t in range(T):
             observations[t] = current
             actions[t] = action = distribution.sample_numpy(policy(current), noise[t])
+            phases = stepper.phases
             step = self.episodes.step(action)
             current = step.observations
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
@@ -129,11 +130,13 @@ class Rollout:
             self._returns += step.rewards
             self._lengths += step.valid
             if step.ended.any():
-                self._close(step.ended, episodes)
+                self._close(step.ended, episodes, phases)
                 if stepper.separates:
                     has_final[t] = step.ended
                 finals |= {(t, n): final for n, final in step.finals.items()}
         self._observations = current
+        if stepper.phases is not None:
+            episodes.running_phases = int(stepper.phases.min()), int(stepper.phases.max())
         if finals:
             times, places = zip(*finals, strict=True)
             final_values[list(times), list(places)] = value(np.stack(list(finals.values())))
@@ -151,12 +154,15 @@ class Rollout:
         )
         return batch, episodes
 
-    def _close(self, ended: Array, episodes: Episodes) -> None:
-        """Adds the episodes that ended to the iteration's, and begins new ones in their place."""
+    def _close(self, ended: Array, episodes: Episodes, phases: Array | None) -> None:
+        """Adds the episodes that ended, in their phases, to the iteration's; begins new ones instead."""
         known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
         episodes.count += int(known.sum())
         episodes.total_return += float(self._returns[known].sum())
         episodes.total_length += int(self._lengths[known].sum())
+        for n in np.flatnonzero(known) if phases is not None else ():
+            count, total = episodes.phases.get(int(phases[n]), (0, 0.0))
+            episodes.phases[int(phases[n])] = count + 1, total + float(self._returns[n])
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 

@@ -49,6 +49,8 @@ class Stepper:
         self.mode = AutoresetMode(mode)
         self._all = np.ones(self.num_envs, bool)
         self._valid = self._all  # of the next step
+        self.phases: np.ndarray | None = None
+        """Phase of each running episode, int64 [N], where infos say one ("phase"): tasks change there."""
 
     @property
     def separates(self) -> bool:
@@ -94,6 +96,7 @@ class Stepper:
         """
         raw, rewards, terminated, truncated, info = self._asked("step", self._decode(actions))
         rewards = self._checked("rewards", rewards, "fiu", "numbers")
+        self._note_phases(info)
         terminated = self._checked("terminations", terminated, "b", "booleans")
         truncated = self._checked("truncations", truncated, "b", "booleans")
         ended = terminated | truncated
@@ -113,8 +116,18 @@ class Stepper:
         return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
 
     def _reset(self, **arguments: Any) -> Array:
-        raw, _ = self._asked("reset", **arguments)
+        raw, info = self._asked("reset", **arguments)
+        self._note_phases(info)
         return self._encoded(raw)
+
+    def _note_phases(self, info: Any) -> None:
+        """Takes over the phases that an info of the vector environment tells."""
+        told = info.get("phase") if isinstance(info, dict) else None
+        if not isinstance(told, np.ndarray) or told.shape != (self.num_envs,) or told.dtype.kind not in "iu":
+            return  # another thing of the same name
+        if self.phases is None:
+            self.phases = np.zeros(self.num_envs, np.int64)
+        self.phases = np.where(info.get("_phase", self._all), told, self.phases)
 
     def call(self, name: str) -> Any:
         """Calls a method of every single environment; returns what each gives."""

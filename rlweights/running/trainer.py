@@ -14,6 +14,7 @@ from rlweights.errors import (
     RecordsError,
     TrainingStopped,
 )
+from rlweights.learning.batch import Episodes
 from rlweights.learning.evaluation import Result
 from rlweights.learning.inspection import Inspection
 from rlweights.running.building.assembly import Assembly
@@ -238,6 +239,7 @@ class Trainer:
             if episodes.nonfinite is not None:
                 self.console.note_reason(episodes.nonfinite)
             self._record(records, scalars)
+            self._record_phase(records, episodes)
         if self.iteration == total:
             return
         if self._evaluations and self.iteration % self._evaluations == 0:
@@ -291,6 +293,13 @@ class Trainer:
                 records.histogram(self.env_steps, tag, spread.values, spread.bound)
         records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))
         self.console.update(self.env_steps, row, rate)
+
+    def _record_phase(self, records: Records, episodes: Episodes) -> None:
+        """Records what came of a phase of a changing task, in the iteration that closes it."""
+        before = self.env_steps - self.agent.steps_per_iteration
+        closed = self._progress.phases.add(episodes, before, self.env_steps, self.agent.logging.solved_return)
+        if closed:
+            records.write(self.env_steps, closed)
 
     def _inspected(self) -> Inspection:
         if self._inspection is None:

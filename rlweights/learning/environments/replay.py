@@ -30,6 +30,8 @@ class RunningEpisode(NamedTuple):
     total_reward: float
     checksum: int
     """Of the observation that it stands at."""
+    steps_before: int
+    """Steps that the environment had made before it, where that counts (an attribute `steps_made`)."""
 
 
 class SeededEpisodes(gym.Wrapper):
@@ -50,6 +52,9 @@ class SeededEpisodes(gym.Wrapper):
         super().__init__(env)
         self.replayed: RunningEpisode | None = None
         """What `replay_episode` plays; set from outside, which reaches into processes."""
+        self.phase: int | None = None
+        """The phase of the running episode, where the info of `reset` tells one: its task may change."""
+        self._counts_steps = env.has_wrapper_attr("steps_made")
         self._index = index
         self._names = tuple(names)
         self._root, self._number, self._seed = 0, -1, 0
@@ -87,7 +92,8 @@ class SeededEpisodes(gym.Wrapper):
         """Returns all that it takes to play the running episode again."""
         actions = np.zeros((0,), np.int64) if self._actions is None else self._actions[: self._length].copy()
         checksum = _checksum(self._observation)
-        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum)
+        made = int(self.env.get_wrapper_attr("steps_made")) - self._length if self._counts_steps else 0
+        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum, made)
 
     def replay_episode(self) -> Any:
         """Plays the episode `replayed` again and returns the observation that it then stands at.
@@ -98,6 +104,8 @@ class SeededEpisodes(gym.Wrapper):
         episode, self.replayed = self.replayed, None
         assert episode is not None
         self._root, self._number = episode.root, episode.number
+        if self._counts_steps:
+            self.env.set_wrapper_attr("steps_made", episode.steps_before)
         observation, _ = self._begin(episode.seed)
         for step, action in enumerate(episode.actions):
             observation, _, terminated, truncated, _ = self.step(action)
@@ -112,10 +120,14 @@ class SeededEpisodes(gym.Wrapper):
     def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
         try:
-            self._observation, _ = self.env.reset(seed=seed, options=options)
+            self._observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:  # whatever a user's environment raises
             raise self._raised("reset", error) from error
-        return self._observation, _NOTHING
+        phase = info.get("phase") if isinstance(info, dict) else None
+        if not isinstance(phase, int | np.integer) or isinstance(phase, bool):
+            return self._observation, _NOTHING
+        self.phase = int(phase)
+        return self._observation, {"phase": self.phase}
 
     def _keep(self, action: Any) -> None:
         if self._actions is None:

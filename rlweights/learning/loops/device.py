@@ -131,6 +131,7 @@ class GraphPrograms:
             "episodes/total_return": tf.reduce_sum(returns * ended),
             "episodes/total_length": tf.reduce_sum(tf.cast(lengths, tf.float32) * ended),
         }
+        scalars |= self._phases(states, returns, ended, episodes.state)
         observations = environment.observe(tf.reshape(states, [T * N, *states.shape[2:]]))
         batch = Batch(
             tf.reshape(observations, [T, N, *observations.shape[1:]]),
@@ -144,6 +145,20 @@ class GraphPrograms:
             tf.ensure_shape(ended, (T, N)),
         )
         return batch, scalars
+
+    def _phases(self, states: Tensor, returns: Tensor, ended: Tensor, running: Tensor) -> dict[str, Tensor]:
+        """What ended in the two newest phases, and which are running; nothing where tasks do not change."""
+        phases = self._environment.phase(tf.reshape(states, [-1, *states.shape[2:]]))
+        present = self._environment.phase(running)
+        if phases is None or present is None:
+            return {}
+        phases, newest = tf.reshape(phases, ended.shape), tf.reduce_max(present)
+        scalars = {"phases/newest": newest, "phases/oldest": tf.reduce_min(present)}
+        for back in range(_PHASES_BACK):
+            among = ended * tf.cast(phases == newest - back, tf.float32)
+            scalars[f"phases/count/{back}"] = tf.reduce_sum(among)
+            scalars[f"phases/total_return/{back}"] = tf.reduce_sum(returns * among)
+        return {tag: tf.cast(value, tf.float32) for tag, value in scalars.items()}
 
     def _revived(self, episodes: VectorState, observations: Tensor, draw: Draw) -> VectorState:
         """Begins new episodes where observation or return are not finite: they would stay so forever."""
@@ -229,7 +244,7 @@ class GraphLoop:
         rows = self.programs.iterate(count)
         elapsed = max(time.monotonic() - started, 1e-6)
         self._count = int(min(ROWS, max(1, self._count * 2), max(1, count * SECONDS_PER_CALL / elapsed)))
-        return [(scalars, Episodes(*(_taken(scalars, name) for name in _EPISODES))) for scalars in rows]
+        return [(scalars, _episodes(scalars)) for scalars in rows]
 
     def probe(self) -> Array:
         """Returns PROBE_SIZE observations [B, ...] of separate environments, after ten random actions."""
@@ -244,9 +259,24 @@ class GraphLoop:
         """Does nothing: this loop holds nothing that needs closing."""
 
 
-_EPISODES = ("count", "total_return", "total_length")
+_PHASES_BACK = 2
+"""Phases whose episodes are counted in one iteration: the newest one, and the one before it."""
 
 
-def _taken(scalars: dict[str, float], name: str) -> Any:
-    value = scalars.pop(f"episodes/{name}")
-    return value if name == "total_return" else int(value)
+def _episodes(scalars: dict[str, float]) -> Episodes:
+    """Takes from the scalars of an iteration what they say of its episodes."""
+
+    def count(tag: str) -> int:
+        return int(scalars.pop(tag))
+
+    episodes = Episodes(
+        count("episodes/count"), scalars.pop("episodes/total_return"), count("episodes/total_length")
+    )
+    if "phases/newest" in scalars:
+        newest = count("phases/newest")
+        episodes.running_phases = count("phases/oldest"), newest
+        for back in range(_PHASES_BACK):
+            found = count(f"phases/count/{back}"), scalars.pop(f"phases/total_return/{back}")
+            if found[0]:
+                episodes.phases[newest - back] = found
+    return episodes

@@ -14,6 +14,7 @@ from rlweights.errors import CheckpointError
 from rlweights.learning.batch import Episodes
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Loop
+from rlweights.learning.phases import PhaseMeter
 from rlweights.running.config import agent_file
 from rlweights.running.config.schema import Agent
 from rlweights.running.guard import NotFinite
@@ -79,6 +80,7 @@ class Progress:
         attempt: How often the run went back to a checkpoint; each attempt draws other random numbers.
         finished: Whether the budget is used up and the last evaluation made.
         window: The newest episodes.
+        phases: What is known of the phases of a changing task.
     """
 
     best: Best
@@ -86,10 +88,12 @@ class Progress:
     attempt: int = 0
     finished: bool = False
     window: EpisodeWindow = field(default_factory=EpisodeWindow)
+    phases: PhaseMeter = field(default_factory=PhaseMeter)
 
     def metadata(self) -> dict[str, Any]:
         """Returns all but the weights, as JSON can hold it."""
-        return {
+        phases = {"phases": self.phases.state()} if self.phases.open or self.phases.closed else {}
+        return phases | {
             "iteration": self.iteration,
             "attempt": self.attempt,
             "finished": self.finished,
@@ -106,6 +110,8 @@ class Progress:
         progress.finished = metadata["finished"]
         for episodes in metadata["window"]:
             progress.window.add(Episodes(*episodes))
+        if "phases" in metadata:
+            progress.phases = PhaseMeter.of(metadata["phases"])
         return progress
 
 
