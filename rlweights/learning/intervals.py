@@ -128,7 +128,8 @@ def probability_of_improvement(x, y, axis: int = -1) -> Any:
 
     Reference: Agarwal et al. 2021, section 4.3: the Mann-Whitney U statistic, divided by the number of pairs.
     """
-    x, y = np.moveaxis(np.asarray(x), axis, -1)[..., :, None], np.moveaxis(np.asarray(y), axis, -1)[..., None, :]
+    x, y = (np.moveaxis(np.asarray(each), axis, -1) for each in (x, y))
+    x, y = x[..., :, None], y[..., None, :]
     return np.mean((x > y) + 0.5 * (x == y), axis=(-2, -1))
 
 
@@ -172,9 +173,9 @@ def comparison_interval(
     return Interval(float(statistic(x, y, axis=-1)), float(low), float(high))
 
 
-def difference(x, y, axis: int = -1) -> Any:
-    """Returns the interquartile mean of X minus that of Y (arguments as `probability_of_improvement`)."""
-    return interquartile_mean(x, axis) - interquartile_mean(y, axis)
+def difference(x, y, axis: int = -1, statistic: Callable[..., Any] = interquartile_mean) -> Any:
+    """Returns a statistic of X minus that of Y (other arguments as `probability_of_improvement`)."""
+    return statistic(x, axis=axis) - statistic(y, axis=axis)
 
 
 def _batches(total: int, elements: int) -> list[int]:

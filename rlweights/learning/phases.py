@@ -1,7 +1,7 @@
 """How well each task of a changing environment was learned, from the episodes that belong to its phase.
 
-A phase is the time in which the task stays the same (`Environment.phase`, `info["phase"]`). It is closed once no
-running episode belongs to it any more; episodes that outlive a whole phase beyond their own do not count.
+A phase is the time in which the task stays the same (`Environment.phase`, `info["phase"]`). It is closed once
+no running episode belongs to it any more; episodes that outlive a whole phase beyond their own do not count.
 """
 
 from collections import deque
