@@ -1,4 +1,4 @@
-"""Studies: arms and seeds are trained as far as they are missing; a table and a picture show the result."""
+"""Studies: what is missing of their arms and seeds is trained; a table and a picture say what came of it."""
 
 import os
 import platform

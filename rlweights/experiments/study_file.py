@@ -55,6 +55,10 @@ class Measure(Section):
         default=0.0, description="Share of the run before which rows do not count."
     )
     threshold: FiniteFloat | None = Field(default=None, description="What shares and first steps ask for.")
+    over_seeds: Literal["interquartile_mean", "mean"] = Field(
+        default="interquartile_mean",
+        description="Of the seeds; mean where each is 0 or 1: it is their share.",
+    )
     lower_is_better: bool = Field(default=False, description="Whether the smaller number wins.")
 
     @model_validator(mode="after")
@@ -131,7 +135,7 @@ class Plan:
         self._recipes = {name: self._recipe(name, arm) for name, arm in self.file.arms.items()}
 
     def trial(self, arm: str, seed: int, folder: Path) -> Trial:
-        """Returns the trial of an arm and a seed, in the run folder `<arm>/<seed>`, on one thread."""
+        """Returns the trial of an arm and a seed, in its run folder `<arm>/<seed>`, on one thread."""
         recipe = self._recipes[arm]
         overrides = (*recipe.overrides, f"seed={seed}")
         source = recipe.source

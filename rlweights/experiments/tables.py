@@ -1,15 +1,19 @@
 """The table of a study: each arm with its interval, against the baseline, in Markdown."""
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rlweights.experiments.results import Results
+from rlweights.experiments.study_file import Measure
 from rlweights.learning.intervals import (
     Interval,
     bootstrap_interval,
     comparison_interval,
     difference,
+    interquartile_mean,
     probability_of_improvement,
 )
 
@@ -21,8 +25,8 @@ class Comparison:
     Attributes:
         arm: Its name.
         scores: What was measured, by seed.
-        mean: Interquartile mean; None without scores.
-        difference: Of the interquartile means, the arm's minus the baseline's; None for the baseline.
+        mean: Interquartile mean, or the mean if the measure says so; None without scores.
+        difference: Of these means, the arm's minus the baseline's; None for the baseline.
         improvement: Probability that a run of the arm is better than one of the baseline; None likewise.
         verdict: "better", "worse" or "" where the interval of the difference holds zero.
     """
@@ -38,7 +42,8 @@ class Comparison:
 def compare(results: Results, measure: int = 0) -> list[Comparison]:
     """Compares every arm that has scores with the baseline, by one of the study's measures."""
     file = results.plan.file
-    lower = file.measures[measure].lower_is_better
+    lower, statistic = file.measures[measure].lower_is_better, _statistic(file.measures[measure])
+    gap_of = functools.partial(difference, statistic=statistic)
     base = np.array([*results.scores(file.baseline, measure).values()])
     found = []
     for arm in file.arms:
@@ -47,11 +52,11 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
             found.append(Comparison(arm, scores))
             continue
         values = np.array([*scores.values()])
-        mean = bootstrap_interval(values)
+        mean = bootstrap_interval(values, statistic)
         if arm == file.baseline or not base.size:
             found.append(Comparison(arm, scores, mean))
             continue
-        gap = comparison_interval(values, base, difference)
+        gap = comparison_interval(values, base, gap_of)
         pairs = (-values, -base) if lower else (values, base)
         improvement = comparison_interval(*pairs, probability_of_improvement)
         verdict = ""
@@ -62,6 +67,10 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
             )
         found.append(Comparison(arm, scores, mean, gap, improvement, verdict))
     return found
+
+
+def _statistic(measure: Measure) -> Any:
+    return np.mean if measure.over_seeds == "mean" else interquartile_mean
 
 
 def markdown(results: Results, command: str) -> str:
@@ -76,22 +85,26 @@ def markdown(results: Results, command: str) -> str:
     total, done = len(file.arms) * len(file.seeds), len(results.rows)
     state = f"All {total} trials are finished."
     if done < total:
+        begun = {arm for arm, _ in results.rows}
+        absent = ", ".join(arm for arm in file.arms if arm not in begun)
         state = f"**Partial: {done} of {total} trials are finished.** Nothing is claimed of the others."
+        state += f" No trial yet of: {absent}." if absent else ""
     lines = [f"# {plan.name}", "", file.question, "", state, "", f"    {command}", ""]
     lines += [
-        f"Interquartile mean over seeds and its 95 % bootstrap interval; the difference to `{file.baseline}` "
-        f"and the probability that a run is better than one of `{file.baseline}`, with theirs. An arm is "
-        f"called better or worse where the interval of the difference excludes zero.",
+        f"Mean over seeds and its 95 % bootstrap interval; the difference to `{file.baseline}` and the "
+        f"probability that a run is better than one of `{file.baseline}`, with theirs. An arm is better "
+        f"or worse where the interval of the difference excludes zero.",
         "",
     ]
     for number, measure in enumerate(file.measures):
         lower = ", lower is better" if measure.lower_is_better else ""
         lines += [f"## {measure.title}", "", f"`{measure.tag}`, {_taken(measure)}{lower}.", ""]
         lines.append(
-            f"| arm | seeds | interquartile mean | difference to {file.baseline} | P(better) | | each seed |"
+            f"| arm | seeds | {measure.over_seeds.replace('_', ' ')} | difference to {file.baseline} | "
+            f"P(better) | | each seed |"
         )
         lines.append("|---|---|---|---|---|---|---|")
-        lines += [_row(each, len(file.seeds)) for each in compare(results, number)]
+        lines += [_row(each, len(file.seeds)) for each in compare(results, number) if each.scores]
         lines.append("")
     return "\n".join(lines)
 
@@ -122,7 +135,7 @@ def _number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _taken(measure) -> str:
+def _taken(measure: Measure) -> str:
     what = measure.take.replace("_", " ")
     if measure.threshold is not None:
         what += f" {measure.threshold:g}"

@@ -79,7 +79,9 @@ class ChangingMujoco(gym.Wrapper):
         """Steps the environment as it is in this phase."""
         self.steps_made += 1
         order, signs = self._motors
-        observation, reward, terminated, truncated, info = self.env.step(np.asarray(action)[order] * signs)
+        action = np.asarray(action)
+        applied = (action[order] * signs).astype(action.dtype, copy=False)
+        observation, reward, terminated, truncated, info = self.env.step(applied)
         if self._backward:
             reward = float(reward) - 2.0 * info["reward_forward"]
         return self._seen(observation), reward, terminated, truncated, info | {"phase": self.phase}
