@@ -9,6 +9,7 @@ from rlweights.errors import guarded
 from rlweights.evaluate import evaluate
 from rlweights.export import export
 from rlweights.play import play
+from rlweights.study import study
 from rlweights.train import train
 
 app = typer.Typer(
@@ -17,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Policy-gradient agents for Gymnasium, with weight interventions inside the compiled step.",
 )
-for command in (train, evaluate, play, export, compare, agents):
+for command in (train, evaluate, play, export, compare, agents, study):
     app.command()(command)
 
 

@@ -30,9 +30,21 @@ class RunLockedError(RuntimeError):
 
 
 class BrokenEnvironment(RuntimeError):
-    """An environment broke the protocol of Gymnasium; the message names it and what it returned or raised."""
+    """An environment broke the protocol of Gymnasium; the message names it and what it returned or raised.
+
+    Args:
+        message: The message; or another error of this kind, as Gymnasium passes them on between processes.
+        details: The traceback of what the environment has raised, if it has.
+
+    Attributes:
+        details: See above.
+    """
 
     exit_code: ClassVar[int] = STOPPED
+
+    def __init__(self, message: object, details: str = ""):
+        super().__init__(str(message))
+        self.details = details or getattr(message, "details", "")
 
 
 class TrainingStopped(RuntimeError):

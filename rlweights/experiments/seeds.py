@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rlweights.errors import guarded
-from rlweights.experiments.workers import Ended, Processes, cores
+from rlweights.experiments.workers import Ended, Processes, Trial, cores
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.config.schema import Agent
 from rlweights.running.recipe import Recipe
@@ -53,12 +53,12 @@ def train_seeds(
         with watched(runs, console.message) if watch else contextlib.nullcontext():
             processes = Processes(at_once)
             ended = []
-            arguments = (agent, env, overrides, runs)
-            for each in processes.train(seeds, *arguments):
+            trials = [Trial(f"seed {seed}", agent, env, (*overrides, f"seed={seed}"), runs) for seed in seeds]
+            for each in processes.train(trials):
                 ended.append(each)
                 if not quiet:
                     console.message(_line(each))
-            ended.sort(key=lambda each: each.seed)
+            ended.sort(key=lambda each: trials.index(each.trial))
             console.summary(_summary(configuration, ended, runs / name))
         for error in dict.fromkeys(each.error for each in ended if each.error):
             print(f"error: {error}", file=sys.stderr)
@@ -69,7 +69,7 @@ def train_seeds(
 
 
 def _line(each: Ended) -> str:
-    return f"seed {each.seed:<8}{_result(each)}"
+    return f"{each.trial.name:<13}{_result(each)}"
 
 
 def _result(each: Ended) -> str:
@@ -80,7 +80,7 @@ def _result(each: Ended) -> str:
 
 def _summary(agent: Agent, ended: Sequence[Ended], folder: Path) -> dict[str, str]:
     """One line for each seed, and the mean over them with its interval."""
-    facts = {f"seed {each.seed}": f"{_result(each):<31}{each.facts.get('run', '')}" for each in ended}
+    facts = {each.trial.name: f"{_result(each):<31}{each.facts.get('run', '')}" for each in ended}
     means = [each.mean for each in ended if each.mean is not None]
     if means:
         interval = bootstrap_interval(means, np.mean)

@@ -1,4 +1,4 @@
-"""The processes that trials run in, on the cores of this machine."""
+"""Where trials run: processes of their own on the cores of this machine."""
 
 import contextlib
 import json
@@ -7,23 +7,62 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlweights.backend import configure
-from rlweights.errors import STOPPED, guarded
+from rlweights.errors import STOPPED, RunLockedError, guarded
 from rlweights.running.recipe import Recipe
 from rlweights.running.session import exit_code
+
+_UNLOCKED_WITHIN = 20.0
+"""Seconds in which a trial whose parent was killed has released its folder for the next one."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An agent with its overrides and its seed: an ordinary run, in a process of its own.
+
+    Attributes:
+        name: What it is called where trials are listed.
+        agent: See `Recipe`.
+        env: See `Recipe`.
+        overrides: What differs, as after --set.
+        runs: Folder of all runs, in which the trial gets a new run folder.
+        folder: Its run folder instead: begun, or gone on with.
+        threads: Threads of its own; 0: as TensorFlow likes. The number changes the last bits of large
+            products, so trials that are to be repeated elsewhere say it.
+    """
+
+    name: str
+    agent: str
+    env: str | None = None
+    overrides: tuple[str, ...] = ()
+    runs: Path = Path("runs")
+    folder: Path | None = None
+    threads: int = 0
+
+    def to_json(self) -> str:
+        """Returns the trial as one line."""
+        return json.dumps(vars(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trial":
+        """Returns the trial of a line."""
+        data = json.loads(text)
+        data["folder"] = None if data["folder"] is None else Path(data["folder"])
+        return cls(**data | {"overrides": tuple(data["overrides"]), "runs": Path(data["runs"])})
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How one seed ended: its figures, or the line that explains why there are none."""
+    """How one trial ended: its figures, or the line that says why there are none."""
 
-    seed: int
+    trial: Trial
     code: int
     facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -35,10 +74,12 @@ class Ended:
 
 
 class Processes:
-    """Trains each seed in its own process, and passes on the signals that ask a process to stop.
+    """Trains trials in processes of their own, and passes on the signals that ask them to stop.
+
+    No process outlives this one: each holds the end of a pipe, and ends when the other end is gone.
 
     Args:
-        at_once: Number of processes at the same time.
+        at_once: How many run at the same time.
     """
 
     def __init__(self, at_once: int):
@@ -47,57 +88,54 @@ class Processes:
         self._signal: int | None = None
         self._lock = threading.RLock()  # a second signal may come while the first is passed on
 
-    def train(
-        self, seeds: Sequence[int], agent: str, env: str | None, overrides: Sequence[str], runs: Path
-    ) -> Iterator[Ended]:
-        """Trains the seeds, and yields how each ended as soon as it has.
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return self._signal is not None
 
-        Args:
-            seeds: The seeds.
-            agent: See `rlweights.running.recipe.Recipe`.
-            env: See `Recipe`.
-            overrides: Settings that differ, as "key=value".
-            runs: Folder of all runs.
-        """
+    def train(self, trials: Iterable[Trial]) -> Iterator[Ended]:
+        """Yields how each trial ended, as they end; they are started in their order."""
         with self._signals(), ThreadPoolExecutor(self._at_once) as pool:
-            futures = [
-                pool.submit(self._one, seed, (agent, env, [*overrides, f"seed={seed}"], str(runs)))
-                for seed in seeds
-            ]
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(self._one, trial) for trial in trials]):
                 yield future.result()
 
-    def _one(self, seed: int, arguments: Sequence[Any]) -> Ended:
-        with self._lock:  # a signal finds each process either running or never started
-            if self._signal is not None:
-                return Ended(seed, 128 + self._signal)
-            # In a new session: Ctrl-C reaches all of a terminal's processes, and two mean "at once".
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rlweights.experiments.workers", json.dumps(arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-            self._running.add(process)
-        with process:
-            output, errors = process.communicate()
-        self._running.discard(process)
+    def _one(self, trial: Trial) -> Ended:
+        held, ours = os.pipe()
+        try:
+            with self._lock:  # a signal finds each process either running or never started
+                if self._signal is not None:
+                    return Ended(trial, 128 + self._signal)
+                # A session of its own: Ctrl-C reaches all of a terminal's processes, and two mean "at once".
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "rlweights.experiments.workers", trial.to_json()],
+                    stdin=held,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                    env=_environment(trial.threads),
+                )
+                self._running.add(process)
+            with process:
+                output, errors = process.communicate()
+            self._running.discard(process)
+        finally:
+            os.close(held)
+            os.close(ours)
         lines = output.splitlines()
         if lines and lines[-1].startswith("{"):
             facts = json.loads(lines[-1])
-            return Ended(seed, facts.pop("code"), facts)
+            return Ended(trial, facts.pop("code"), facts)
         if process.returncode < 0:
-            return Ended(seed, 128 - process.returncode)
+            return Ended(trial, 128 - process.returncode)
         last = errors.strip().splitlines()[-1:] or ["it said nothing"]
-        return Ended(seed, process.returncode or STOPPED, error=last[0].removeprefix("error: "))
+        return Ended(trial, process.returncode or STOPPED, error=last[0].removeprefix("error: "))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Passes SIGINT and SIGTERM on to the processes; none is started after the first."""
 
-        def handle(number: int, frame: object) -> None:
+        def handle(number, frame):
             with self._lock:
                 self._signal = number
                 for process in list(self._running):
@@ -112,17 +150,18 @@ class Processes:
 
 
 def cores() -> int:
-    """Returns the number of cores that this process may use."""
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _process(arguments: str) -> int:
-    """The body of each process: trains one seed, and prints in one line of JSON how it ended."""
-    agent, env, overrides, runs = json.loads(arguments)
+def _process(line: str) -> int:
+    """What each process does: trains one trial, and says in one line of JSON how it ended."""
+    trial = Trial.from_json(line)
 
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
-            outcome = Recipe(agent, overrides, env=env).begin(Path(runs), quiet=True)
+            recipe = Recipe(trial.agent, trial.overrides, env=trial.env)
+            outcome = _trained(trial, recipe)
         facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
         if outcome.evaluation is not None:
@@ -133,6 +172,41 @@ def _process(arguments: str) -> int:
     return guarded(session)
 
 
+def _trained(trial: Trial, recipe: Recipe) -> Any:
+    """Trains; waits a little for the folder where a killed parent's process is about to leave it."""
+    deadline = time.monotonic() + _UNLOCKED_WITHIN
+    while True:
+        try:
+            return recipe.begin(trial.runs, folder=trial.folder, resume=trial.folder is not None, quiet=True)
+        except RunLockedError:
+            if trial.folder is None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _end_with_parent() -> None:
+    """Ends this process at once when the other end of its standard input is gone.
+
+    At once, and not in good order: that is what a kill of the parent means, and a checkpoint resumes.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(STOPPED)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _environment(threads: int) -> dict[str, str] | None:
+    """The variables of a process that tell TensorFlow how many threads to use; None: those of this one."""
+    if not threads:
+        return None
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     configure()
     raise SystemExit(_process(sys.argv[1]))

@@ -1,6 +1,6 @@
 """Rollouts, minibatches, and the episodes that ended in them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rlweights.weights.arrays import Tensor
@@ -29,6 +29,10 @@ class Episodes:
     total_length: int = 0
     nonfinite: str | None = None
     """The first reward or observation that was not finite, in words; the learner skips such updates."""
+    phases: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Where tasks change: how many ended in each phase, and the sum of their returns."""
+    running_phases: tuple[int, int] | None = None
+    """The oldest and the newest phase of the episodes that go on; None where tasks do not change."""
 
 
 class Minibatch(NamedTuple):

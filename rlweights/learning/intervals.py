@@ -1,4 +1,4 @@
-"""Interquartile means and bootstrap intervals: how certain a number from a few runs is.
+"""How sure a number from a few runs is: interquartile means and bootstrap intervals.
 
 Reference: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021,
 https://arxiv.org/abs/2108.13264; results agree with the authors' library, rliable.
@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
-
-from rlweights.weights.arrays import Array
 
 _ELEMENTS_AT_ONCE = 4_000_000
 
@@ -26,7 +23,7 @@ class Interval:
     high: Any
 
 
-def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> Any:
+def interquartile_mean(scores, axis: int | None = None) -> Any:
     """Returns the mean of the middle half: the lowest and the highest quarter of the scores are left out.
 
     Of n scores ⌊n / 4⌋ go at each end, so up to three scores give their plain mean.
@@ -41,7 +38,7 @@ def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> Any:
 
 
 def bootstrap_interval(
-    scores: ArrayLike,
+    scores,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -51,9 +48,9 @@ def bootstrap_interval(
 
     Args:
         scores: [seeds] or [seeds, ...]: each of the trailing entries, for example the points of a learning
-            curve, has its own interval.
+            curve, has an interval of its own.
         statistic: Takes an array and an `axis`, like `numpy.mean` or `interquartile_mean`.
-        confidence: Probability in (0, 1) with which the interval should hold the true value.
+        confidence: Probability in (0, 1) that the interval is meant to have.
         seed: Seed of the resampling.
         resamples: Number of resamples; rliable's papers use 50,000 for final figures.
 
@@ -69,7 +66,7 @@ def bootstrap_interval(
 
 
 def stratified_bootstrap_interval(
-    scores: ArrayLike,
+    scores,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -101,7 +98,7 @@ def stratified_bootstrap_interval(
         raise ValueError(f"`confidence` must lie in (0, 1). Received: {confidence}")
     tasks = tuple(np.moveaxis(scores, 1, 0))
 
-    def pooled(*tasks: Array, axis: int) -> Any:
+    def pooled(*tasks, axis):
         return statistic(np.concatenate(tasks, axis=axis), axis=axis)
 
     estimate = pooled(*tasks, axis=0)
@@ -119,3 +116,69 @@ def stratified_bootstrap_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(estimate, low, high)
+
+
+def probability_of_improvement(x, y, axis: int = -1) -> Any:
+    """Returns the probability that a run of X scores higher than a run of Y; ties count as half.
+
+    Args:
+        x: Scores of X: its runs lie along `axis`.
+        y: Scores of Y; the number of its runs may differ.
+        axis: The axis of the runs, which is reduced.
+
+    Reference: Agarwal et al. 2021, section 4.3: the Mann-Whitney U statistic, divided by the number of pairs.
+    """
+    x, y = (np.moveaxis(np.asarray(each), axis, -1) for each in (x, y))
+    x, y = x[..., :, None], y[..., None, :]
+    return np.mean((x > y) + 0.5 * (x == y), axis=(-2, -1))
+
+
+def comparison_interval(
+    x,
+    y,
+    statistic: Callable[..., Any] = probability_of_improvement,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Interval:
+    """Estimates a statistic that compares two groups of runs, with its percentile bootstrap interval.
+
+    The runs of each group are resampled with replacement, independently of the other group.
+
+    Args:
+        x: Scores of one group [runs].
+        y: Scores of the other [runs].
+        statistic: Takes two arrays and an `axis`: `probability_of_improvement`, `difference`.
+        confidence: See `bootstrap_interval`.
+        seed: See `bootstrap_interval`.
+        resamples: See `bootstrap_interval`.
+
+    Raises:
+        ValueError: If there are no scores, or if one is not finite.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    for scores in (x, y):
+        if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
+            raise ValueError(f"Scores must be finite numbers, [runs]. Received: {scores}")
+    rng = np.random.default_rng(seed)
+    estimates = [
+        statistic(
+            *(each[rng.integers(each.size, size=(count, each.size))] for each in (x, y)),
+            axis=-1,
+        )
+        for count in _batches(resamples, x.size * y.size)
+    ]
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(np.concatenate(estimates), [tail, 100 - tail])
+    return Interval(float(statistic(x, y, axis=-1)), float(low), float(high))
+
+
+def difference(x, y, axis: int = -1, statistic: Callable[..., Any] = interquartile_mean) -> Any:
+    """Returns a statistic of X minus that of Y (other arguments as `probability_of_improvement`)."""
+    return statistic(x, axis=axis) - statistic(y, axis=axis)
+
+
+def _batches(total: int, elements: int) -> list[int]:
+    """Cuts `total` resamples into parts that fit into memory."""
+    most = max(1, _ELEMENTS_AT_ONCE // elements)
+    return [most] * (total // most) + [total % most] * (total % most > 0)

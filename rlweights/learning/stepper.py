@@ -1,5 +1,6 @@
 """A Gymnasium vector environment as arrays: every autoreset mode alike, and errors that name it."""
 
+import traceback
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -7,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.replay import described
 from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
 from rlweights.weights.arrays import Array
 
@@ -47,6 +49,8 @@ class Stepper:
         self.mode = AutoresetMode(mode)
         self._all = np.ones(self.num_envs, bool)
         self._valid = self._all  # of the next step
+        self.phases: np.ndarray | None = None
+        """Phase of each running episode, int64 [N], where infos say one ("phase"): tasks change there."""
 
     @property
     def separates(self) -> bool:
@@ -58,17 +62,41 @@ class Stepper:
         self._valid = self._all
         return self._reset(seed=seed)
 
+    def reset_some(self, which: Array) -> Array:
+        """Begins the next episodes where `which` [N] says so; returns the observations [N, ...] of all."""
+        self._valid = self._all
+        return self._reset(options={"reset_mask": which})
+
+    def restored(self, observations: Any) -> Array:
+        """Takes over environments that stand in the middle of episodes.
+
+        Args:
+            observations: Theirs, as the vector environment gives them.
+
+        Returns:
+            The same, encoded [N, ...].
+        """
+        self._valid = self._all
+        return self._encoded(observations)
+
+    @property
+    def valid(self) -> Array:
+        """Whether the next step of each environment [N] will be one, and not a reset."""
+        return self._valid
+
+    @valid.setter
+    def valid(self, value: Array) -> None:
+        self._valid = self._all if value.all() else value
+
     def step(self, actions: Array) -> Transition:
         """Steps all environments with sampled actions [N, ...].
 
         Raises:
             BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
         """
-        try:
-            raw, rewards, terminated, truncated, info = self.envs.step(self._decode(actions))
-        except Exception as error:  # whatever a user's environment raises
-            raise BrokenEnvironment(f"{self.name}: step() raised {_described(error)}") from error
+        raw, rewards, terminated, truncated, info = self._asked("step", self._decode(actions))
         rewards = self._checked("rewards", rewards, "fiu", "numbers")
+        self._note_phases(info)
         terminated = self._checked("terminations", terminated, "b", "booleans")
         truncated = self._checked("truncations", truncated, "b", "booleans")
         ended = terminated | truncated
@@ -88,11 +116,32 @@ class Stepper:
         return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
 
     def _reset(self, **arguments: Any) -> Array:
-        try:
-            raw, _ = self.envs.reset(**arguments)
-        except Exception as error:  # whatever a user's environment raises
-            raise BrokenEnvironment(f"{self.name}: reset() raised {_described(error)}") from error
+        raw, info = self._asked("reset", **arguments)
+        self._note_phases(info)
         return self._encoded(raw)
+
+    def _note_phases(self, info: Any) -> None:
+        """Takes over the phases that an info of the vector environment tells."""
+        told = info.get("phase") if isinstance(info, dict) else None
+        if not isinstance(told, np.ndarray) or told.shape != (self.num_envs,) or told.dtype.kind not in "iu":
+            return  # another thing of the same name
+        if self.phases is None:
+            self.phases = np.zeros(self.num_envs, np.int64)
+        self.phases = np.where(info.get("_phase", self._all), told, self.phases)
+
+    def call(self, name: str) -> Any:
+        """Calls a method of every single environment; returns what each gives."""
+        return self._asked("call", name)
+
+    def _asked(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Calls a method of the vector environment; whatever a user's environment raises becomes one line."""
+        try:
+            return getattr(self.envs, method)(*arguments, **named)
+        except BrokenEnvironment:
+            raise
+        except Exception as error:
+            details = "".join(traceback.format_exception(error))
+            raise BrokenEnvironment(f"{self.name}: {method}() raised {described(error)}", details) from error
 
     def _final(self, info: dict[str, Any], n: int) -> Array:
         final = info.get("final_obs")
@@ -133,10 +182,6 @@ def _name(envs: gym.vector.VectorEnv) -> str:
     vector: Any = envs.unwrapped
     single = getattr(vector, "envs", None)
     return type(single[0].unwrapped if single else vector).__name__
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _shown(value: Any) -> str:

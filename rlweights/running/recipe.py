@@ -62,33 +62,65 @@ class Recipe:
         agent, env = self._given
         return Recipe(agent, [*self.overrides, *_overrides(changes)], env=env)
 
-    def begin(self, runs: Path, *, quiet: bool = False, watch: bool = False) -> "Outcome":
-        """Trains into a new run folder and returns how it ended (arguments and errors: `train`)."""
+    def begin(
+        self,
+        runs: Path,
+        *,
+        folder: Path | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+        watch: bool = False,
+    ) -> "Outcome":
+        """Trains, and returns how it ended (arguments and errors: `train`)."""
         from rlweights.running import session
 
-        return session.begin(self.agent, self.source, self.folder, runs, self.name, quiet=quiet, watch=watch)
+        if folder is None:
+            if resume:
+                raise ConfigError("resume = True: needs the folder of the run, `folder`")
+            return session.begin(
+                self.agent, self.source, self.folder, runs, self.name, quiet=quiet, watch=watch
+            )
+        if not resume and folder.exists():
+            raise ConfigError(f"{folder}: exists already; `resume` goes on with a run, or begins it")
+        return session.begin_or_resume(self.agent, self.source, self.folder, folder, quiet=quiet, watch=watch)
 
-    def train(self, runs: str | Path = "runs", *, quiet: bool = False, watch: bool = False) -> "TrainedAgent":
-        """Trains into a new run folder, `runs/<name>/<seed>-<time>`, and returns the `TrainedAgent` of it.
+    def train(
+        self,
+        runs: str | Path = "runs",
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+        watch: bool = False,
+    ) -> "TrainedAgent":
+        """Trains into a run folder and returns the `TrainedAgent` of it.
 
         The run equals the one that `python -m rlweights.train` makes of the same settings, bit for bit.
         Ctrl-C stops it in good order; the agent returned is then the one of that moment.
 
         Args:
-            runs: Folder of all runs.
+            runs: Folder of all runs; the run is `runs/<name>/<seed>-<time>`.
+            folder: The run folder itself, instead; there must be none yet, unless `resume` is true.
+            resume: Whether to go on with the run in `folder` from its newest checkpoint; where there is no
+                run yet, it is begun. A finished run is left as it is. So one and the same call begins a run
+                and goes on with it, however often the process was killed in between.
             quiet: Whether to show no progress.
             watch: Whether to start TensorBoard beside the training, and show its address.
 
         Raises:
-            ConfigError: If the agent cannot be built, or the folder cannot be written.
+            ConfigError: If the agent cannot be built, or the folder cannot be written or trains something
+                else.
             TrainingStopped: If updates were not finite for too long.
             BrokenEnvironment: If the environment failed.
-            CheckpointError: If a checkpoint could not be written.
+            CheckpointError: If a checkpoint could not be written or read.
             RecordsError: If the records could not be written.
+            RunLockedError: If another process trains into the folder.
         """
         from rlweights.running.trained import TrainedAgent
 
-        return TrainedAgent(self.begin(Path(runs), quiet=quiet, watch=watch).folder)
+        chosen = None if folder is None else Path(folder)
+        outcome = self.begin(Path(runs), folder=chosen, resume=resume, quiet=quiet, watch=watch)
+        return TrainedAgent(outcome.folder)
 
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
@@ -106,10 +138,21 @@ def _overrides(changes: Changes) -> tuple[str, ...]:
 
 def _toml(key: str, value: Any) -> str:
     try:
-        if isinstance(value, Mapping):
-            table = tomlkit.inline_table()
-            table.update(value)
-            return table.as_string()
-        return tomlkit.item(UNSET if value is None else value).as_string()
+        return _item(value).as_string()
     except ValueError:  # what tomlkit raises for a value that no file can hold
         raise ConfigError(f"{key} = {value!r}: an agent file cannot hold a {type(value).__name__}") from None
+
+
+def _item(value: Any) -> Any:
+    """A value as an agent file has it after a key: tables and arrays of them on one line."""
+    if isinstance(value, Mapping):
+        table = tomlkit.inline_table()
+        for key, each in value.items():
+            table.append(key, _item(each))
+        return table
+    if isinstance(value, list | tuple):
+        array = tomlkit.array()
+        for each in value:
+            array.append(_item(each))
+        return array
+    return tomlkit.item(UNSET if value is None else value)

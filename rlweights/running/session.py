@@ -66,6 +66,37 @@ def resume(run: Path, overrides: Sequence[str], *, quiet: bool = False, watch: b
         return _run(trainer, run, name, runs, watch, resume=True)
 
 
+def begin_or_resume(
+    agent: Agent, source: str, folder: Path, run: Path, *, quiet: bool = False, watch: bool = False
+) -> Outcome:
+    """Trains one agent into a chosen run folder: from the start, or on from its newest checkpoint.
+
+    So a run that was killed at any moment is begun and continued by the same call, and a finished one is
+    left as it is.
+
+    Args:
+        agent: The configuration.
+        source: Where it came from, for errors.
+        folder: Where files that it names lie.
+        run: The run folder. What it trains must be the agent, but for what a resumed run may change.
+        quiet: Whether to show no progress.
+        watch: Whether to start TensorBoard beside it, and show its address.
+
+    Raises:
+        ConfigError: If the folder holds something else, or nothing can be trained; see also `begin`.
+    """
+    resumes = run_folder.is_run(run)
+    if resumes:
+        own = run_folder.with_copies(agent)
+        run_folder.refuse_changes(run_folder.read(run), own, str(run / agent_file.AGENT))
+        agent, source, folder = own, str(run / agent_file.AGENT), run
+    assembly = Assembly(agent, source, folder)
+    with Trainer(assembly, _console(agent, quiet)) as trainer:
+        if not resumes:
+            run_folder.create_at(run, agent, source, assembly.files.loaded)
+        return _run(trainer, run, run.resolve().parent.name, run.parent, watch, resume=resumes)
+
+
 def exit_code(outcome: Outcome) -> int:
     """Returns the exit code of the process: 0, or 128 plus the number of the signal that ended the run."""
     return 0 if outcome.signal is None else 128 + outcome.signal

@@ -2,13 +2,23 @@
 
 import contextlib
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError, RecordsError, TrainingStopped
+from rlweights.errors import (
+    FORESEEN,
+    BrokenEnvironment,
+    CheckpointError,
+    ConfigError,
+    RecordsError,
+    TrainingStopped,
+)
+from rlweights.learning.batch import Episodes
 from rlweights.learning.evaluation import Result
 from rlweights.learning.inspection import Inspection
 from rlweights.running.building.assembly import Assembly
+from rlweights.running.config.messages import first_line
 from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
 from rlweights.running.interrupts import Interrupts
@@ -73,6 +83,7 @@ class Trainer:
         self._inspection: Inspection | None = None
         self._probe: Array | None = None
         self._state: RunState
+        self._loop_state: dict[str, Array] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
             for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
@@ -124,13 +135,14 @@ class Trainer:
             records = stack.enter_context(Records(folder, resume_step=first if resume else None))
             self._introduce(records)
             try:
+                self._set_out()
                 result = self._train(records)
                 if result is None:
                     self._end(records, success=False)
-            except (TrainingStopped, BrokenEnvironment):
-                with contextlib.suppress(CheckpointError, RecordsError):  # the first error is reported
+            except Exception as error:
+                with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
                     self._end(records, success=False)
-                raise
+                raise self._explained(error) from error
         return Outcome(
             folder,
             result,
@@ -159,6 +171,30 @@ class Trainer:
             self.console.message("there is no checkpoint yet: the run starts over")
         return False
 
+    def _set_out(self) -> None:
+        """Begins the episodes of a run, or goes on with those of the checkpoint that it is resumed from."""
+        if self._loop_state:
+            self.loop.restore(self._loop_state)
+        else:
+            self.loop.begin(self.iteration, self._progress.attempt)
+        if self.loop.cuts:
+            self.console.message(self.loop.cuts)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What ends a command after training has begun: one line, with the traceback in the run folder."""
+        foreseen = isinstance(error, FORESEEN) and not isinstance(error, ConfigError)
+        details = getattr(error, "details", "")
+        if foreseen and not details:
+            return error
+        path = self.folder / "error.txt"
+        try:
+            path.write_text(details or "".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError:
+            return error
+        kind = type(error) if foreseen else TrainingStopped
+        text = str(error) if isinstance(error, FORESEEN) else f"{type(error).__name__}: {first_line(error)}"
+        return kind(f"{text}. The whole traceback: {path}")
+
     def _introduce(self, records: Records) -> None:
         records.summary(layout.layout(), self.env_steps)
         records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
@@ -166,8 +202,6 @@ class Trainer:
 
     def _train(self, records: Records) -> Result | None:
         """Trains, evaluates and saves; None if a signal came before the end."""
-        if self.iteration < self.agent.total_iterations:
-            self.loop.boundary(self.iteration, self._progress.attempt)
         while self._interrupts.number is None:
             try:
                 if self.iteration < self.agent.total_iterations:
@@ -183,8 +217,8 @@ class Trainer:
             except BrokenEnvironment:
                 if self._interrupts.number is None:
                     raise
-                return None  # the signal has reached the environment's processes as well
-        if self.loop.exact or self.iteration == self.agent.total_iterations:
+                return None  # the signal has reached processes of the environment's own
+        if self.iteration:
             with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
                 self._save(records)
         return None
@@ -205,6 +239,7 @@ class Trainer:
             if episodes.nonfinite is not None:
                 self.console.note_reason(episodes.nonfinite)
             self._record(records, scalars)
+            self._record_phase(records, episodes)
         if self.iteration == total:
             return
         if self._evaluations and self.iteration % self._evaluations == 0:
@@ -213,7 +248,6 @@ class Trainer:
         if self._saves and self.iteration % self._saves == 0:
             self._save(records)
             self._guard.passed()
-            self.loop.boundary(self.iteration, self._progress.attempt)
 
     def _end(self, records: Records, success: bool) -> None:
         """Saves the latest weights and ends the session in the records."""
@@ -235,7 +269,7 @@ class Trainer:
             self._progress.attempt = attempt
             self._state.write_best(self._progress)
             records.rewind(self.env_steps)
-            self.loop.boundary(self.iteration, attempt)
+            self.loop.begin(self.iteration, attempt)
             self.console.message(
                 f"not finite at step {step:,}: {bad}; back to step {self.env_steps:,}, attempt {attempt}"
             )
@@ -259,6 +293,13 @@ class Trainer:
                 records.histogram(self.env_steps, tag, spread.values, spread.bound)
         records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))
         self.console.update(self.env_steps, row, rate)
+
+    def _record_phase(self, records: Records, episodes: Episodes) -> None:
+        """Records what came of a phase of a changing task, in the iteration that closes it."""
+        before = self.env_steps - self.agent.steps_per_iteration
+        closed = self._progress.phases.add(episodes, before, self.env_steps, self.agent.logging.solved_return)
+        if closed:
+            records.write(self.env_steps, closed)
 
     def _inspected(self) -> Inspection:
         if self._inspection is None:
@@ -313,7 +354,8 @@ class Trainer:
         found = self._state.restore(self.console.message)
         if found is None:
             return False
-        self._progress, self._probe = found
+        self._progress, self._probe = found.progress, found.probe
+        self._loop_state = found.loop
         return True
 
 

@@ -1,10 +1,18 @@
+import functools
 import itertools
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from rlweights.learning.intervals import bootstrap_interval, interquartile_mean, stratified_bootstrap_interval
+from rlweights.learning.intervals import (
+    bootstrap_interval,
+    comparison_interval,
+    difference,
+    interquartile_mean,
+    probability_of_improvement,
+    stratified_bootstrap_interval,
+)
 
 # Six seeds of four tasks, and what rliable 1.2.0 makes of them with 50,000 resamples.
 SCORES = np.array(
@@ -141,3 +149,51 @@ def test_stratified_scores_need_tasks():
 def test_confidence_is_a_probability(confidence):
     with pytest.raises(ValueError, match=r"`confidence` must lie in"):
         bootstrap_interval([1.0, 2.0], confidence=confidence)
+
+
+# Seven runs of one arm and six of another, and what rliable 1.2.0 makes of them with 50,000 resamples.
+ONE = [1976.0, 1851.0, 1896.0, 2118.0, 2018.0, 1700.0, 1650.5]
+OTHER = [-7.0, 1900.0, 320.0, 543.0, 376.0, 1851.0]
+RLIABLE_ONE = (1888.2, 1749.6, 2021.2)
+RLIABLE_IMPROVEMENT = (0.84523810, 0.57142857, 1.0)
+RLIABLE_DIFFERENCE = (1115.7, 280.4, 1713.80375)
+
+
+def test_the_interval_of_an_arm_agrees_with_rliable():
+    interval = bootstrap_interval(ONE, resamples=50_000)
+    assert interval.estimate == pytest.approx(RLIABLE_ONE[0])
+    np.testing.assert_allclose((interval.low, interval.high), RLIABLE_ONE[1:], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "expected", "tolerance"),
+    [(probability_of_improvement, RLIABLE_IMPROVEMENT, 0.03), (difference, RLIABLE_DIFFERENCE, 25.0)],
+)
+def test_comparisons_agree_with_rliable(statistic, expected, tolerance):
+    interval = comparison_interval(ONE, OTHER, statistic, resamples=50_000)
+    assert interval.estimate == pytest.approx(expected[0])
+    np.testing.assert_allclose((interval.low, interval.high), expected[1:], atol=tolerance)
+
+
+def test_probability_of_improvement_counts_pairs():
+    assert probability_of_improvement([1.0, 2.0], [1.0, 0.0, 5.0]) == (0.5 + 1 + 0 + 1 + 1 + 0) / 6
+    assert probability_of_improvement(np.ones((4, 3)), np.zeros((4, 2))).tolist() == [1.0] * 4
+    mirrored = probability_of_improvement(OTHER, ONE)
+    assert mirrored == pytest.approx(1 - RLIABLE_IMPROVEMENT[0])
+
+
+def test_differences_may_be_of_means():
+    interval = comparison_interval([3.0, 5.0], [1.0], functools.partial(difference, statistic=np.mean))
+    assert (interval.estimate, interval.low, interval.high) == (3.0, 2.0, 4.0)
+
+
+def test_comparisons_in_small_batches_are_complete(monkeypatch):
+    monkeypatch.setattr("rlweights.learning.intervals._ELEMENTS_AT_ONCE", 42 * 300)
+    interval = comparison_interval(ONE, OTHER, resamples=10_001)
+    np.testing.assert_allclose((interval.low, interval.high), RLIABLE_IMPROVEMENT[1:], atol=0.05)
+
+
+@pytest.mark.parametrize("bad", [[], [np.nan], [[1.0]]])
+def test_comparisons_need_finite_scores(bad):
+    with pytest.raises(ValueError, match=r"finite numbers, \[runs\]"):
+        comparison_interval(ONE, bad)

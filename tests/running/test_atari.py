@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from rlweights.learning.loops import device
+from rlweights.learning.loops import host
 from rlweights.learning.stepper import Stepper
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
@@ -48,7 +48,7 @@ def test_images_are_learnt_from_without_xla(monkeypatch):
     asked = []
     original = compilation.compiled
     noted = lambda f, *specs, xla=True: asked.append(xla) or original(f, *specs, xla=False)  # noqa: E731
-    monkeypatch.setattr(device, "compiled", noted)
+    monkeypatch.setattr(host, "compiled", noted)
     for agent in (agent_file.load(agent_file.find("atari")), agent_file.for_environment("CartPole-v1")):
         Assembly(agent, "test").make_loop().close()
         assert set(asked) == {agent.environment.id == "CartPole-v1"}

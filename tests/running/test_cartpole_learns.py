@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlweights.learning.acting import acting
 from rlweights.learning.evaluation import evaluate
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
@@ -23,7 +22,7 @@ def trained(name: str, seed: int, *overrides: str) -> tuple[Assembly, list[dict[
     loop = assembly.make_loop()
     rows: list[dict[str, float]] = []
     try:
-        loop.boundary(0, 0)
+        loop.begin(0, 0)
         while len(rows) < agent.total_iterations:
             rows += [scalars for scalars, _ in loop.advance(len(rows), agent.total_iterations - len(rows))]
     finally:
@@ -37,7 +36,7 @@ def score(assembly: Assembly, episodes: int = 100) -> float:
     try:
         with assembly.optimizer.evaluation():
             greedy = assembly.agent.evaluation.deterministic
-            return evaluate(acting(assembly), envs, assembly.distribution, episodes, 10_000, greedy).mean
+            return evaluate(assembly.acting(), envs, assembly.distribution, episodes, 10_000, greedy).mean
     finally:
         envs.close()
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from rlweights.errors import ConfigError
 from rlweights.running.config import agent_file
 from rlweights.running.recipe import Recipe
 from rlweights.running.records.event_file import read_scalars
+from rlweights.running.records.records import Records
 from rlweights.running.trained import TrainedAgent
 from support.simulated import assert_same_result, result
 from support.smallruns import TINY, small_run
@@ -89,3 +92,42 @@ def test_the_history_is_what_was_recorded():
     for tag, (steps, values) in history.items():
         assert steps.dtype == np.int64
         assert list(zip(steps, values, strict=True)) == recorded[tag]
+
+
+def test_one_call_begins_a_run_in_a_chosen_folder_and_goes_on_with_it(tmp_path, monkeypatch):
+    folder, recipe = tmp_path / "some" / "where", Recipe("cartpole", [*TINY, "checkpoint.every=256"])
+    write, sent = Records.write, []
+
+    def stopped(records, step, scalars):
+        write(records, step, scalars)
+        if step >= 512 and not sent:  # a second signal would end this process
+            sent.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Records, "write", stopped)
+    outcome = recipe.begin(tmp_path, folder=folder, resume=True, quiet=True)
+    assert (outcome.folder, outcome.signal, outcome.env_steps) == (folder, signal.SIGTERM, 512)
+    monkeypatch.setattr(Records, "write", write)
+    assert recipe.train(folder=folder, resume=True, quiet=True).folder == folder
+    whole = recipe.train(folder=tmp_path / "whole", quiet=True).folder
+    assert_same_result(result(folder), result(whole))
+    before = (folder / "progress.csv").read_bytes()
+    outcome = recipe.begin(tmp_path, folder=folder, resume=True, quiet=True)
+    assert (outcome.made, outcome.env_steps) == (0, 1024)  # a finished run is left as it is
+    assert (folder / "progress.csv").read_bytes() == before
+
+
+def test_a_chosen_folder_trains_one_agent_and_holds_nothing_else(tmp_path):
+    recipe, run = Recipe("cartpole", TINY), tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(ConfigError, match=r"run: exists already; `resume` goes on with a run, or begins it"):
+        recipe.train(folder=run, quiet=True)
+    with pytest.raises(ConfigError, match="needs the folder of the run"):
+        recipe.train(tmp_path, resume=True, quiet=True)
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"no run folder, and not empty: it holds notes\.txt"):
+        recipe.train(folder=run, resume=True, quiet=True)
+    (run / "notes.txt").unlink()
+    (run / "agent.toml").write_text(recipe.agent.to_toml())
+    with pytest.raises(ConfigError, match=r"these keys differ: algorithm\.gamma"):
+        recipe.changed({"algorithm.gamma": 0.5}).train(folder=run, resume=True, quiet=True)

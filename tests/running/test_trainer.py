@@ -11,14 +11,20 @@ import pytest
 import tensorflow as tf
 
 from rlweights.errors import BrokenEnvironment, guarded
-from rlweights.learning.batch import Episodes
 from rlweights.learning.evaluation import Result
 from rlweights.running import session
 from rlweights.running.records.event_file import read_scalars
-from rlweights.running.records.throughput import Rate
 from rlweights.running.saving import checkpoint_file
-from rlweights.running.saving.run_state import WINDOW, EpisodeWindow
-from support.simulated import STEPS, all_finite, assert_same_result, machine, newest, result, steps_saved
+from support.simulated import (
+    STEPS,
+    all_finite,
+    assert_same_result,
+    machine,
+    newest,
+    result,
+    steps_saved,
+    written,
+)
 
 BACKENDS = ("gymnasium", "tensorflow")
 
@@ -111,7 +117,7 @@ def test_another_seed_gives_another_run(tmp_path):
     computer = machine()
     weights = []
     for attempt in (0, 1):
-        computer.loop.boundary(0, attempt)
+        computer.loop.begin(0, attempt)
         computer.loop.advance(0, 1)
         weights.append(computer.assembly.networks.trainable_variables[0].numpy().tobytes())
     assert weights[0] != weights[1]
@@ -167,14 +173,19 @@ def test_iterations_per_call_change_nothing(tmp_path, monkeypatch, count):
 
 
 class Failing:
-    """Makes one function of the system fail from its n-th call on, until `mended`."""
+    """Makes one function of the system fail from its n-th call on, until `mended`.
+
+    Of writes, (folder, n) counts those into a folder whose name begins so; then every write fails.
+    """
 
     def __init__(self, monkeypatch, owner, name, number, error):
         self.calls, self.original, self.patch = 0, getattr(owner, name), monkeypatch
         self.owner, self.name = owner, name
+        folder, number = number if isinstance(number, tuple) else ("", number)
 
         def failing(*args, **kwargs):
-            self.calls += 1
+            if not folder or self.calls >= number or written(args[0]).parent.name.startswith(folder):
+                self.calls += 1
             if self.calls >= number:
                 raise error
             return self.original(*args, **kwargs)
@@ -187,14 +198,16 @@ class Failing:
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "number", "error", "says"),
     [
-        (os, "write", 6, FULL, "saving failed: No space left on device"),  # the second checkpoint
-        (os, "write", 2, FULL, "best/weights.safetensors: saving failed: No space left on device"),
+        (os, "write", ("checkpoints", 2), FULL, "saving failed: No space left on device"),
+        (os, "write", ("best", 1), FULL, "best/weights.safetensors: saving failed: No space left on device"),
+        (os, "write", ("run-", 3), FULL, "progress.csv: cannot be written: No space left on device"),
         (os, "replace", 8, READ_ONLY, "Read-only file system"),
         (os, "fsync", 9, OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
         (Path, "mkdir", 2, READ_ONLY, "saving failed: Read-only file system"),
@@ -206,7 +219,7 @@ READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
             "cannot be written: No space left on device. Make room",
         ),
     ],
-    ids=["checkpoint", "best", "rename", "sync", "folder", "events"],
+    ids=["checkpoint", "best", "table", "rename", "sync", "folder", "events"],
 )
 def test_a_disk_that_fails(run, tmp_path, monkeypatch, capsys, owner, name, number, error, says):
     """One line, exit code 3, and once it is mended the run ends as if nothing had happened."""
@@ -282,43 +295,3 @@ def test_an_environment_that_breaks(run, tmp_path, monkeypatch, capsys):
     assert metadata == {"env_steps": 9 * STEPS}
     computer.train(folder, resume=True)
     assert_same_result(result(folder), result(whole))
-
-
-# Small parts --------------------------------------------------------------------------------------
-
-
-def test_the_window_holds_the_newest_episodes():
-    window = EpisodeWindow()
-    assert window.scalars() == {}
-    window.add(Episodes(0, 0.0, 0))
-    assert window.scalars() == {}
-    window.add(Episodes(WINDOW, 100.0, 900))
-    window.add(Episodes(WINDOW - 1, 400.0, 1000))
-    mean = 500.0 / (2 * WINDOW - 1)
-    assert window.scalars() == {
-        "rollout/ep_rew_mean": mean,
-        "rollout/ep_len_mean": 1900 / (2 * WINDOW - 1),
-    }
-    window.add(Episodes(1, 3.0, 3))
-    assert window.scalars()["rollout/ep_rew_mean"] == pytest.approx(403.0 / WINDOW)
-    before = window.scalars()
-    for bad in (math.nan, math.inf):
-        window.add(Episodes(5, bad, 5))
-    assert window.scalars() == before
-
-
-def test_the_rate_leaves_out_compilation_and_evaluations(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    rate = Rate()
-    now[0] = 30.0  # compiling
-    rate.tick(1000)
-    assert rate.value is None
-    now[0] = 30.5
-    rate.tick(1000)
-    assert rate.value == 2000.0
-    with rate.paused():
-        now[0] = 90.5
-    now[0] = 92.5
-    rate.tick(3000)
-    assert rate.value == 1500.0

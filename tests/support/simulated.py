@@ -146,6 +146,16 @@ def merged(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def written(descriptor: int) -> Path:
+    """The file behind a descriptor."""
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
+def _kind_of_write(descriptor: int) -> str:
+    name = written(descriptor).name
+    return next((kind for kind in ("progress.csv", "agent.toml") if name.startswith(kind)), "write")
+
+
 class Mortal:
     """Counts what a process does to the disk and to its weights, and kills it at one of these moments.
 
@@ -169,8 +179,9 @@ class Mortal:
         def deed(*args, **kwargs):
             if self.dead:
                 raise Killed
-            self.deeds.append(label)
-            self.dead = self.at in (len(self.deeds), (label, self.deeds.count(label)))
+            kind = _kind_of_write(args[0]) if label == "write" else label
+            self.deeds.append(kind)
+            self.dead = self.at in (len(self.deeds), (kind, self.deeds.count(kind)))
             if self.dead and not self.after:
                 raise Killed
             result = original(*args, **kwargs)

@@ -19,8 +19,15 @@ from rlweights.learning.environments.base import (
 )
 from rlweights.learning.environments.cartpole import CartPole
 from rlweights.learning.environments.chain import Chain
+from rlweights.learning.environments.changing_mujoco import ChangingMujoco
 from rlweights.learning.environments.drift import Drifting, DriftingCartPole, DriftingPendulum
 from rlweights.learning.environments.mountain_car import MountainCar, MountainCarContinuous
+from rlweights.learning.environments.new_tasks import (
+    NewTasks,
+    NewTasksAcrobot,
+    NewTasksCartPole,
+    NewTasksPendulum,
+)
 from rlweights.learning.environments.pendulum import Pendulum
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "Acrobot",
     "CartPole",
     "Chain",
+    "ChangingMujoco",
     "Draw",
     "Drifting",
     "DriftingCartPole",
@@ -35,6 +43,10 @@ __all__ = [
     "Environment",
     "MountainCar",
     "MountainCarContinuous",
+    "NewTasks",
+    "NewTasksAcrobot",
+    "NewTasksCartPole",
+    "NewTasksPendulum",
     "Pendulum",
     "StepOutcome",
     "VectorState",
@@ -52,6 +64,9 @@ ENVIRONMENTS: dict[str, type[Environment]] = {
     "DriftingPendulum-v1": DriftingPendulum,
     "MountainCar-v0": MountainCar,
     "MountainCarContinuous-v0": MountainCarContinuous,
+    "NewTasksAcrobot-v1": NewTasksAcrobot,
+    "NewTasksCartPole-v1": NewTasksCartPole,
+    "NewTasksPendulum-v1": NewTasksPendulum,
     "Pendulum-v1": Pendulum,
 }
 

@@ -123,6 +123,10 @@ class Drifting(Environment):
         """Returns the observations [N, ...] of the environment that drifts."""
         return self.environment.observe(state)
 
+    def phase(self, state):
+        """The environment's own phase."""
+        return self.environment.phase(state)
+
 
 class DriftingCartPole(Drifting):
     """CartPole whose pushes change direction every now and then, unless told to drift otherwise.

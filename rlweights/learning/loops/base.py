@@ -1,5 +1,6 @@
 """The protocol of a training loop: iterations of rollout and update, whatever steps the environments."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rlweights.learning.batch import Episodes
@@ -15,11 +16,23 @@ class Loop(Protocol):
     variables: list[Any]
     """State beyond the learner's that a checkpoint must hold."""
 
-    exact: bool
-    """Whether what follows depends on the variables alone, without a boundary: any iteration may be saved."""
+    cuts: str
+    """What is cut of episodes and how often, in words; nothing at all if empty."""
 
-    def boundary(self, iteration: int, attempt: int) -> None:
-        """Makes what follows depend on nothing but the variables, (iteration, attempt) and the seed."""
+    def begin(self, iteration: int, attempt: int) -> None:
+        """Begins new episodes: what follows depends on nothing but the variables, these two and the seed."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Returns what is not in the variables and another loop needs to go on from here, by name."""
+        ...
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Goes on from a state.
+
+        Raises:
+            BrokenEnvironment: If the environments do not come out where they were.
+        """
         ...
 
     def advance(self, iteration: int, limit: int) -> list[Row]:

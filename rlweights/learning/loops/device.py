@@ -1,6 +1,7 @@
 """Iterations that are one compiled program: environment, policy, learner and rules."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -130,6 +131,7 @@ class GraphPrograms:
             "episodes/total_return": tf.reduce_sum(returns * ended),
             "episodes/total_length": tf.reduce_sum(tf.cast(lengths, tf.float32) * ended),
         }
+        scalars |= self._phases(states, returns, ended, episodes.state)
         observations = environment.observe(tf.reshape(states, [T * N, *states.shape[2:]]))
         batch = Batch(
             tf.reshape(observations, [T, N, *observations.shape[1:]]),
@@ -143,6 +145,20 @@ class GraphPrograms:
             tf.ensure_shape(ended, (T, N)),
         )
         return batch, scalars
+
+    def _phases(self, states: Tensor, returns: Tensor, ended: Tensor, running: Tensor) -> dict[str, Tensor]:
+        """What ended in the two newest phases, and which are running; nothing where tasks do not change."""
+        phases = self._environment.phase(tf.reshape(states, [-1, *states.shape[2:]]))
+        present = self._environment.phase(running)
+        if phases is None or present is None:
+            return {}
+        phases, newest = tf.reshape(phases, ended.shape), tf.reduce_max(present)
+        scalars = {"phases/newest": newest, "phases/oldest": tf.reduce_min(present)}
+        for back in range(_PHASES_BACK):
+            among = ended * tf.cast(phases == newest - back, tf.float32)
+            scalars[f"phases/count/{back}"] = tf.reduce_sum(among)
+            scalars[f"phases/total_return/{back}"] = tf.reduce_sum(returns * among)
+        return {tag: tf.cast(value, tf.float32) for tag, value in scalars.items()}
 
     def _revived(self, episodes: VectorState, observations: Tensor, draw: Draw) -> VectorState:
         """Begins new episodes where observation or return are not finite: they would stay so forever."""
@@ -194,7 +210,7 @@ class GraphLoop:
         seed: Seed of environments and actions.
     """
 
-    exact = True
+    cuts = ""
 
     def __init__(
         self,
@@ -210,9 +226,16 @@ class GraphLoop:
         self._seed = seed
         self._count = 1
 
-    def boundary(self, iteration: int, attempt: int) -> None:
-        """Takes another seed for another attempt; all other state of the environments is in the variables."""
+    def begin(self, iteration: int, attempt: int) -> None:
+        """Only another attempt needs another seed: the environments' state is among the variables."""
         self.programs.seed.assign(self._seed + 7_919 * attempt)
+
+    def state(self) -> dict[str, Array]:
+        """Nothing is left over: the environments' state is among the variables."""
+        return {}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """There is nothing to restore."""
 
     def advance(self, iteration: int, limit: int) -> list[Row]:
         """Runs as many iterations as take about SECONDS_PER_CALL, at most `limit`."""
@@ -221,7 +244,7 @@ class GraphLoop:
         rows = self.programs.iterate(count)
         elapsed = max(time.monotonic() - started, 1e-6)
         self._count = int(min(ROWS, max(1, self._count * 2), max(1, count * SECONDS_PER_CALL / elapsed)))
-        return [(scalars, Episodes(*(_taken(scalars, name) for name in _EPISODES))) for scalars in rows]
+        return [(scalars, _episodes(scalars)) for scalars in rows]
 
     def probe(self) -> Array:
         """Returns PROBE_SIZE observations [B, ...] of separate environments, after ten random actions."""
@@ -236,9 +259,24 @@ class GraphLoop:
         """Does nothing: this loop holds nothing that needs closing."""
 
 
-_EPISODES = ("count", "total_return", "total_length")
+_PHASES_BACK = 2
+"""Phases whose episodes are counted in one iteration: the newest one, and the one before it."""
 
 
-def _taken(scalars: dict[str, float], name: str) -> Any:
-    value = scalars.pop(f"episodes/{name}")
-    return value if name == "total_return" else int(value)
+def _episodes(scalars: dict[str, float]) -> Episodes:
+    """Takes from the scalars of an iteration what they say of its episodes."""
+
+    def count(tag: str) -> int:
+        return int(scalars.pop(tag))
+
+    episodes = Episodes(
+        count("episodes/count"), scalars.pop("episodes/total_return"), count("episodes/total_length")
+    )
+    if "phases/newest" in scalars:
+        newest = count("phases/newest")
+        episodes.running_phases = count("phases/oldest"), newest
+        for back in range(_PHASES_BACK):
+            found = count(f"phases/count/{back}"), scalars.pop(f"phases/total_return/{back}")
+            if found[0]:
+                episodes.phases[newest - back] = found
+    return episodes

@@ -1,19 +1,20 @@
 """Iterations in which Python steps Gymnasium's vector environments."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
 from rlweights.learning.acting import NumpyPolicy
 from rlweights.learning.batch import Batch
+from rlweights.learning.continuation import Continuation
 from rlweights.learning.inspection import PROBE_SIZE
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Row
 from rlweights.learning.rollout import Rollout
 from rlweights.learning.spaces import ObservationEncoder
-from rlweights.weights.arrays import Array, Tensor, Variable
+from rlweights.weights.arrays import Array, Tensor
 from rlweights.weights.compilation import TaggedScalars, compiled
 
 
@@ -22,42 +23,55 @@ class HostLoop:
 
     Args:
         learner: The agent's learner.
-        envs: N environments; the loop closes them.
+        episodes: N environments, and how they go on where they were; the loop closes them.
         encoder: Of their observations.
         seed: Seed of environments and actions.
     """
 
-    exact = False
-
-    def __init__(self, learner: Learner, envs: gym.vector.VectorEnv, encoder: ObservationEncoder, seed: int):
-        self.variables: list[Variable] = []
-        self.envs = envs
-        self.rollout = Rollout(envs, learner.distribution, learner.algorithm.n_steps, seed)
+    def __init__(self, learner: Learner, episodes: Continuation, encoder: ObservationEncoder, seed: int):
+        self.variables: list[Any] = []
+        self.cuts = episodes.cuts
+        self.envs = episodes.stepper.envs
+        self.rollout = Rollout(episodes, learner.distribution, learner.algorithm.n_steps, seed)
         self.programs = HostPrograms(
             learner,
             encoder.shape,
             encoder.dtype,
-            envs.num_envs,
+            self.envs.num_envs,
             xla=not encoder.is_image,  # networks of convolutions take XLA many times as long
         )
         self._encoder = encoder
         self._reward_scaling = learner.reward_scaling
-        self._rollout_size = learner.algorithm.n_steps * envs.num_envs
+        self._rollout_size = learner.algorithm.n_steps * self.envs.num_envs
         self._observations: Array | None = None
 
-    def boundary(self, iteration: int, attempt: int) -> None:
-        """Resets the environments, whose state cannot be saved, with seeds of (seed, iteration, attempt)."""
-        self.rollout.reset(iteration, attempt)
-        if self._reward_scaling is not None:
-            returns = self._reward_scaling.returns
-            returns.assign(np.zeros(returns.shape))  # those of the episodes that have just been cut
+    def begin(self, iteration: int, attempt: int) -> None:
+        """Begins new episodes everywhere, seeded by (seed, iteration, attempt)."""
+        self.rollout.begin(iteration, attempt)
+        self._forget(np.ones(self.envs.num_envs, bool))
+
+    def state(self) -> dict[str, Array]:
+        """Returns the running episodes: what has happened in them, and how to come back there."""
+        return self.rollout.state()
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Goes on with the episodes of a state."""
+        self.rollout.restore(state)
 
     def advance(self, iteration: int, limit: int) -> list[Row]:
         """Runs one iteration."""
         self.programs.begin()
         batch, episodes = self.rollout.collect(self.programs.policy, self.programs.value, iteration)
         self._observations = batch.observations
-        return [(self.programs.learn(batch), episodes)]
+        scalars = self.programs.learn(batch)
+        self._forget(self.rollout.renew(iteration + 1))
+        return [(scalars, episodes)]
+
+    def _forget(self, cut: Array) -> None:
+        """Takes the returns of episodes that were cut [N] out of the scaling of rewards."""
+        if self._reward_scaling is not None and cut.any():
+            returns = self._reward_scaling.returns
+            returns.assign(np.where(cut, np.float32(0.0), returns.numpy()))
 
     def probe(self) -> Array:
         """Returns the observations of the newest rollout, with zeros for what is not finite."""

@@ -53,7 +53,9 @@ class Assembly(Policy):
         num_envs, seed = self.agent.environment.num_envs, self.agent.seed
         if self.environments.tensorflow is not None:
             return GraphLoop(self.learner, self.environments.tensorflow, self.encoder, num_envs, seed)
-        return HostLoop(self.learner, self.environments.vector(num_envs), self.encoder, seed)
+        return HostLoop(
+            self.learner, self.environments.continued(num_envs, self.distribution), self.encoder, seed
+        )
 
     def _optimizer(self) -> InterventionOptimizer:
         try:

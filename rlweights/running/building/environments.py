@@ -1,6 +1,6 @@
 """The environments of one agent: for training, for evaluation, and for rendering."""
 
-import contextlib
+import functools
 import importlib
 import inspect
 import os
@@ -9,13 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import ConfigError
 from rlweights.learning import environments
+from rlweights.learning.continuation import Continuation, ReadState, ReplayedEpisodes, ReplayedVector
+from rlweights.learning.distributions import Distribution
 from rlweights.learning.environments.envpool import Reseeded
+from rlweights.learning.environments.replay import SeededEpisodes
 from rlweights.learning.environments.vector import VectorAdapter
+from rlweights.learning.stepper import Stepper
 from rlweights.running.building.user_code import UserCode, arguments_of
 from rlweights.running.config import extras
 from rlweights.running.config.messages import choices, first_line, missing, nearest, refusal
@@ -87,17 +92,52 @@ class EnvironmentFactory:
             return VectorAdapter(self.tensorflow, num_envs)
         self._check_id()
         mode = "sync" if evaluation else self._mode()
-        options: dict[str, Any] = {}
         if mode != "vector_entry_point":
-            # `Stepper` and its callers keep no observation beyond the next step without copying it.
-            options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
-            options["wrappers"] = [*self._wrappers(), *([self._limited] if evaluation else [])]
-        with shielded() if mode == "async" else contextlib.nullcontext():
-            return self._made(
-                lambda: gym.make_vec(
-                    section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs
-                )
-            )
+            return self._made(lambda: self._singles(num_envs, mode, evaluation))
+        return self._made(
+            lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **section.kwargs)
+        )
+
+    def continued(self, num_envs: int, distribution: Distribution) -> Continuation:
+        """Makes vector environments for rollouts, with what makes them go on where they were.
+
+        Args:
+            num_envs: Number of environments N.
+            distribution: Of the actions, with which it is tried whether a state can be read and written.
+        """
+        section = self._section
+        stepper = Stepper(self.vector(num_envs))
+        mode = self._mode() if section.backend == "gymnasium" else section.backend
+        if mode in ("sync", "async"):
+            return ReplayedEpisodes(stepper)
+        rng = np.random.default_rng(0)
+        parameters = np.zeros((num_envs, distribution.parameter_size), np.float32)
+        if mode == "vector_entry_point" and ReadState.holds(
+            stepper, lambda: distribution.choose_numpy(parameters, rng)
+        ):
+            return ReadState(stepper)
+        return ReplayedVector(stepper)
+
+    def _singles(self, num_envs: int, mode: str, evaluation: bool) -> gym.vector.VectorEnv:
+        """Makes single environments, stepped one after the other or in a process each."""
+        section, wrappers = self._section, self._wrappers()
+
+        def single(index: int) -> gym.Env:
+            env = gym.make(section.id, **section.kwargs)
+            for wrap in wrappers:
+                env = wrap(env)
+            return self._limited(env) if evaluation else SeededEpisodes(env, index)
+
+        made = [functools.partial(single, index) for index in range(num_envs)]
+        options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
+        if mode == "sync":
+            # Nothing that steps them keeps an observation beyond the next step without copying it.
+            envs: gym.vector.VectorEnv = gym.vector.SyncVectorEnv(made, **options)
+        else:
+            with shielded():
+                envs = gym.vector.AsyncVectorEnv(made, **options)
+        envs.spec = gym.registry[section.id.rpartition(":")[2]]
+        return envs
 
     def rendered(self, mode: str) -> gym.Env:
         """Makes one environment that renders: "human" in a window, "rgb_array" into frames.

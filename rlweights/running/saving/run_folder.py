@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,7 @@ def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path
         ConfigError: If the folder cannot be written, or two of the files have one name; no folder stays
             behind.
     """
-    copies = {file.name: file for file in code}
-    for file in code:
-        if copies[file.name] != file:
-            raise ConfigError(
-                f"{source}: {file} and {copies[file.name]} cannot both be kept in the run folder; "
-                f"rename one of them"
-            )
+    copies = _copies(code, source)
     stem = f"{agent.seed}-{datetime.now():%Y%m%d-%H%M%S}"
     folder, number = runs / name / stem, 1
     try:
@@ -52,14 +46,66 @@ def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path
                     raise
                 number += 1
                 folder = runs / name / f"{stem}-{number}"
-        for file in copies.values():
-            shutil.copy(file, folder)
-        written = _with_copies(agent) if copies else agent
-        files.write(folder / AGENT, written.to_toml().encode())
+        _fill(folder, agent, copies)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror}") from None
     return folder
+
+
+def create_at(folder: Path, agent: Agent, source: str, code: Sequence[Path]) -> None:
+    """Makes a chosen folder a run folder; it may exist, and hold what a killed `create_at` has left.
+
+    Args:
+        folder: The folder.
+        agent: See `create`.
+        source: See `create`.
+        code: See `create`.
+
+    Raises:
+        ConfigError: If the folder holds anything else, or cannot be written; see also `create`.
+    """
+    copies = _copies(code, source)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.remove_leftovers(folder, re.escape(AGENT))
+        others = sorted({each.name for each in folder.iterdir()} - set(copies))
+        if others:
+            raise ConfigError(f"{folder}: no run folder, and not empty: it holds {others[0]}")
+        _fill(folder, agent, copies)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror}") from None
+
+
+def _copies(code: Sequence[Path], source: str) -> dict[str, Path]:
+    """The user's own files by their names, which must differ."""
+    copies = {file.name: file for file in code}
+    for file in code:
+        if copies[file.name] != file:
+            raise ConfigError(
+                f"{source}: {file} and {copies[file.name]} cannot both be kept in the run folder; "
+                f"rename one of them"
+            )
+    return copies
+
+
+def _fill(folder: Path, agent: Agent, copies: Mapping[str, Path]) -> None:
+    for file in copies.values():
+        shutil.copy(file, folder)
+    written = with_copies(agent) if copies else agent
+    files.write(folder / AGENT, written.to_toml().encode())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run folder.
+
+    Raises:
+        ConfigError: If the system does not say.
+    """
+    try:
+        return (folder / AGENT).is_file()
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}") from None
 
 
 def read(folder: Path) -> Agent:
@@ -68,11 +114,7 @@ def read(folder: Path) -> Agent:
     Raises:
         ConfigError: If the folder is no run, or its agent file is not valid.
     """
-    try:
-        found = (folder / AGENT).is_file()
-    except OSError as error:
-        raise ConfigError(f"{folder}: {error.strerror}") from None
-    if not found:
+    if not is_run(folder):
         raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}")
     return agent_file.load(folder / AGENT)
 
@@ -122,8 +164,8 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     return {k: v for name, part in value.items() for k, v in _flat(part, prefix + name).items()}
 
 
-def _with_copies(agent: Agent) -> Agent:
-    """The agent with `some/where/file.py:Name` as `file.py:Name`: the file's copy in the run folder."""
+def with_copies(agent: Agent) -> Agent:
+    """Returns the agent with `some/where/file.py:Name` as `file.py:Name`: the copy in the run folder."""
 
     def local(value: Any) -> Any:
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from rlweights.errors import CheckpointError
 from rlweights.learning.batch import Episodes
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Loop
+from rlweights.learning.phases import PhaseMeter
 from rlweights.running.config import agent_file
 from rlweights.running.config.schema import Agent
 from rlweights.running.guard import NotFinite
@@ -22,6 +23,8 @@ from rlweights.running.saving.checkpoints import Checkpoints
 from rlweights.weights.arrays import Array, Variable
 
 WEIGHTS = "weights.safetensors"
+
+_LOOP = "loop/"
 
 
 WINDOW = 100
@@ -77,6 +80,7 @@ class Progress:
         attempt: How often the run went back to a checkpoint; each attempt draws other random numbers.
         finished: Whether the budget is used up and the last evaluation made.
         window: The newest episodes.
+        phases: What is known of the phases of a changing task.
     """
 
     best: Best
@@ -84,10 +88,12 @@ class Progress:
     attempt: int = 0
     finished: bool = False
     window: EpisodeWindow = field(default_factory=EpisodeWindow)
+    phases: PhaseMeter = field(default_factory=PhaseMeter)
 
     def metadata(self) -> dict[str, Any]:
         """Returns all but the weights, as JSON can hold it."""
-        return {
+        phases = {"phases": self.phases.state()} if self.phases.open or self.phases.closed else {}
+        return phases | {
             "iteration": self.iteration,
             "attempt": self.attempt,
             "finished": self.finished,
@@ -104,7 +110,23 @@ class Progress:
         progress.finished = metadata["finished"]
         for episodes in metadata["window"]:
             progress.window.add(Episodes(*episodes))
+        if "phases" in metadata:
+            progress.phases = PhaseMeter.of(metadata["phases"])
         return progress
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds beside variables.
+
+    Attributes:
+        progress: Where the run stands.
+        probe: The observations on which hidden units are measured.
+        loop: The state of the loop; empty in a checkpoint of version 0.1, which began new episodes at each.
+    """
+
+    progress: Progress
+    probe: Array
+    loop: dict[str, Array]
 
 
 class RunState:
@@ -126,6 +148,7 @@ class RunState:
         self._folder = folder
         self._files = Checkpoints(folder / "checkpoints", agent.checkpoint.keep)
         self._agent = agent
+        self._loop = loop
         self._state = by_path([*learner.variables, *loop.variables])
         self._networks = [v.path for v in learner.networks.variables]
         self._probe_spec = loop.probe_spec
@@ -150,6 +173,7 @@ class RunState:
         unset = [path for path in self._reports if np.isnan(tensors[path]).all()]
         tensors |= {path: np.zeros_like(tensors[path]) for path in unset}
         tensors |= {f"best/{path}": value for path, value in progress.best.weights.items()} | {"probe": probe}
+        tensors |= {_LOOP + name: np.asarray(value) for name, value in self._loop.state().items()}
         for path, value in tensors.items():
             if value.dtype.kind in "fV" and not np.isfinite(value).all():
                 raise NotFinite(path)
@@ -157,14 +181,14 @@ class RunState:
         self._files.save(step, tensors, metadata)
         self.newest = step
 
-    def restore(self, say: Callable[[str], Any]) -> tuple[Progress, Array] | None:
+    def restore(self, say: Callable[[str], Any]) -> Restored | None:
         """Takes over the newest readable checkpoint.
 
         Args:
             say: Shows one line about a file that is damaged.
 
         Returns:
-            The progress and the probe, or None if there is no checkpoint yet; then nothing has changed.
+            What is not in variables, or None if there is no checkpoint yet; then nothing has changed.
 
         Raises:
             CheckpointError: If there are checkpoints and none can be used.
@@ -182,13 +206,15 @@ class RunState:
         # Version 0.1 held weights with offsets a second time.
         doubles = {n: n.removesuffix("#2") for n in tensors if n.endswith("#2") and n not in expect}
         expect |= {n: expect[once] for n, once in doubles.items() if once in self._networks}
-        tensors, _ = checkpoint_file.load(path, expect)
+        loop = {name.removeprefix(_LOOP): x for name, x in tensors.items() if name.startswith(_LOOP)}
+        tensors = {name: x for name, x in tensors.items() if not name.startswith(_LOOP)}
+        checkpoint_file.check_expected(path, tensors, expect)
         for name, variable in self._state.items():
             value = tensors[name]
             variable.assign(np.full_like(value, np.nan) if name in metadata["unset"] else value)
         best = {name: tensors[f"best/{name}"] for name in self._networks}
         self.newest = step
-        return Progress.of(metadata, best), tensors["probe"]
+        return Restored(Progress.of(metadata, best), tensors["probe"], loop)
 
     def start_over(self) -> Progress:
         """Goes back to the beginning of the run, for a guard that rolls back before the first checkpoint."""

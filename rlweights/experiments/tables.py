@@ -1,0 +1,144 @@
+"""The table of a study: each arm with its interval, against the baseline, in Markdown."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlweights.experiments.results import Results
+from rlweights.experiments.study_file import Measure
+from rlweights.learning.intervals import (
+    Interval,
+    bootstrap_interval,
+    comparison_interval,
+    difference,
+    interquartile_mean,
+    probability_of_improvement,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm by one measure.
+
+    Attributes:
+        arm: Its name.
+        scores: What was measured, by seed.
+        mean: Interquartile mean, or the mean if the measure says so; None without scores.
+        difference: Of these means, the arm's minus the baseline's; None for the baseline.
+        improvement: Probability that a run of the arm is better than one of the baseline; None likewise.
+        verdict: "better", "worse" or "" where the interval of the difference holds zero.
+    """
+
+    arm: str
+    scores: dict[int, float]
+    mean: Interval | None = None
+    difference: Interval | None = None
+    improvement: Interval | None = None
+    verdict: str = ""
+
+
+def compare(results: Results, measure: int = 0) -> list[Comparison]:
+    """Compares every arm that has scores with the baseline, by one of the study's measures."""
+    file = results.plan.file
+    lower, statistic = file.measures[measure].lower_is_better, _statistic(file.measures[measure])
+    gap_of = functools.partial(difference, statistic=statistic)
+    base = np.array([*results.scores(file.baseline, measure).values()])
+    found = []
+    for arm in file.arms:
+        scores = results.scores(arm, measure)
+        if not scores:
+            found.append(Comparison(arm, scores))
+            continue
+        values = np.array([*scores.values()])
+        mean = bootstrap_interval(values, statistic)
+        if arm == file.baseline or not base.size:
+            found.append(Comparison(arm, scores, mean))
+            continue
+        gap = comparison_interval(values, base, gap_of)
+        pairs = (-values, -base) if lower else (values, base)
+        improvement = comparison_interval(*pairs, probability_of_improvement)
+        verdict = ""
+        if min(values.size, base.size) > 1:  # one run says nothing of how runs differ
+            above, below = gap.low > 0.0, gap.high < 0.0
+            verdict = {(True, False): "better", (False, True): "worse"}.get(
+                (below, above) if lower else (above, below), ""
+            )
+        found.append(Comparison(arm, scores, mean, gap, improvement, verdict))
+    return found
+
+
+def _statistic(measure: Measure) -> Any:
+    return np.mean if measure.over_seeds == "mean" else interquartile_mean
+
+
+def markdown(results: Results, command: str) -> str:
+    """Returns the table of a study: a function of its rows alone, so the same rows give the same bytes.
+
+    Args:
+        results: The finished trials.
+        command: What trains and writes it.
+    """
+    plan = results.plan
+    file = plan.file
+    total, done = len(file.arms) * len(file.seeds), len(results.rows)
+    state = f"All {total} trials are finished."
+    if done < total:
+        begun = {arm for arm, _ in results.rows}
+        absent = ", ".join(arm for arm in file.arms if arm not in begun)
+        state = f"**Partial: {done} of {total} trials are finished.** Nothing is claimed of the others."
+        state += f" No trial yet of: {absent}." if absent else ""
+    lines = [f"# {plan.name}", "", file.question, "", state, "", f"    {command}", ""]
+    lines += [
+        f"Mean over seeds and its 95 % bootstrap interval; the difference to `{file.baseline}` and the "
+        f"probability that a run is better than one of `{file.baseline}`, with theirs. An arm is better "
+        f"or worse where the interval of the difference excludes zero.",
+        "",
+    ]
+    for number, measure in enumerate(file.measures):
+        lower = ", lower is better" if measure.lower_is_better else ""
+        lines += [f"## {measure.title}", "", f"`{measure.tag}`, {_taken(measure)}{lower}.", ""]
+        lines.append(
+            f"| arm | seeds | {measure.over_seeds.replace('_', ' ')} | difference to {file.baseline} | "
+            f"P(better) | | each seed |"
+        )
+        lines.append("|---|---|---|---|---|---|---|")
+        lines += [_row(each, len(file.seeds)) for each in compare(results, number) if each.scores]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(each: Comparison, wanted: int) -> str:
+    count = f"{len(each.scores)}" if len(each.scores) == wanted else f"{len(each.scores)} of {wanted}"
+    cells = [each.arm, count]
+    cells += [_shown(interval) for interval in (each.mean, each.difference)]
+    cells += [_shown(each.improvement, "{:.2f}"), each.verdict]
+    cells.append(", ".join(_number(value) for value in each.scores.values()))
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(interval: Interval | None, form: str = "") -> str:
+    if interval is None:
+        return ""
+    estimate, low, high = (
+        form.format(each) if form else _number(each)
+        for each in (interval.estimate, interval.low, interval.high)
+    )
+    return f"{estimate} [{low}, {high}]"
+
+
+def _number(value: float) -> str:
+    """Four digits at least where there is a fraction, thousands set apart."""
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 10 else 3
+    return f"{value:,.{digits}f}"
+
+
+def _taken(measure: Measure) -> str:
+    what = measure.take.replace("_", " ")
+    if measure.threshold is not None:
+        what += f" {measure.threshold:g}"
+    if measure.after:
+        what += f", of the last {1 - measure.after:.0%} of the run".replace("%", " %")
+    return what

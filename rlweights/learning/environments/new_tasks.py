@@ -1,0 +1,218 @@
+"""New tasks for ever: an environment whose observations, and actions, mean something else in each phase.
+
+What stays learnable for ever is plasticity: each task is as hard as the first one, and what was learned on
+the last one is of little use. Permuted inputs are the common form (Kumar et al. 2023; Elsayed et al. 2024).
+"""
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+from scipy.stats import ortho_group
+
+from rlweights.learning.environments.acrobot import Acrobot
+from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.cartpole import CartPole
+from rlweights.learning.environments.pendulum import Pendulum
+
+KINDS = ("orthogonal", "permutation")
+
+
+class NewTasks(Environment):
+    """Any environment, seen through a matrix that is another one in each phase.
+
+    An episode belongs to the phase in which it begins and keeps it to its end: the phase is the last column
+    of the state [N, S + 1]. Phase 0 is the environment itself. The agent is not told the phase.
+
+    Args:
+        environment: The environment; its observations are vectors.
+        period: Vector steps from one phase to the next.
+        kind: ``"orthogonal"``: observations are multiplied by a random orthogonal matrix, drawn uniformly
+            (Haar), which keeps their length; ``"permutation"``: their entries change places.
+        actions: Whether the actions change places as well; they must be discrete.
+        seed: Seed of matrices and permutations: the tasks do not depend on the seed of the run.
+        tasks: How many there are; after the last one, the first one comes again.
+        phase: Always this phase instead: for evaluation, and to learn one task alone.
+
+    Raises:
+        ValueError: Something does not fit together; the message says what.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        period: int = 5_000,
+        kind: str = "orthogonal",
+        actions: bool = False,
+        seed: int = 0,
+        tasks: int = 1_000,
+        phase: int | None = None,
+    ):
+        space = environment.observation_space
+        _require(
+            isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.shape[0] > 1,
+            f"{environment.id}: new tasks need observations that are vectors, not {space}.",
+        )
+        _require(kind in KINDS, f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+        _require(period >= 1, f"period must be at least 1, got {period}.")
+        _require(tasks >= 1, f"tasks must be at least 1, got {tasks}.")
+        _require(phase is None or phase >= 0, f"phase must be at least 0, got {phase}.")
+        discrete = isinstance(environment.action_space, gym.spaces.Discrete)
+        _require(discrete or not actions, f"{environment.id}: only discrete actions can change places.")
+        self.environment = environment
+        self.period = period
+        self.id = f"NewTasks{environment.id}"
+        self.max_episode_steps = environment.max_episode_steps
+        self.deterministic = environment.deterministic
+        self._phase = phase
+        self.matrices = _matrices(kind, tasks, space.shape[0], seed)  # [tasks, O, O] float32
+        self.permutations = None  # [tasks, A] int32: what the environment gets for each action
+        if actions:
+            count = int(environment.action_space.n)  # pyright: ignore[reportAttributeAccessIssue]
+            self.permutations = _permutations(tasks, count, [seed, 1]).astype(np.int32)
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """As many numbers as the environment's own, of any size."""
+        return gym.spaces.Box(-np.inf, np.inf, self.environment.observation_space.shape, np.float32)
+
+    @property
+    def action_space(self) -> gym.Space:
+        """The environment's own."""
+        return self.environment.action_space
+
+    def reset(self, num_envs, draw):
+        """Begins episodes of the environment in the phase of the time."""
+        state = self.environment.reset(num_envs, draw)
+        now = draw.clock // self.period if self._phase is None else self._phase
+        column = tf.fill([num_envs, 1], tf.cast(now, state.dtype))  # float32 counts to 2^24 exactly
+        return tf.concat([state, column], axis=1)
+
+    def step(self, state, action, draw):
+        """Steps the environment; the phase stays."""
+        inner, column = state[:, :-1], state[:, -1:]
+        if self.permutations is not None:
+            order = tf.gather(tf.constant(self.permutations), self._task(state))
+            action = tf.gather(order, action, batch_dims=1)
+        reached, reward, terminated = self.environment.step(inner, action, draw)
+        return tf.concat([reached, column], axis=1), reward, terminated
+
+    def observe(self, state):
+        """What the environment shows, multiplied by the matrix of the episode's phase."""
+        seen = self.environment.observe(state[:, :-1])
+        matrices = tf.gather(tf.constant(self.matrices), self._task(state))
+        # A sum of products: for a few numbers faster than small matrix products, and the same in any batch.
+        return tf.reduce_sum(matrices * seen[:, None, :], axis=2)
+
+    def phase(self, state):
+        """The phase of each episode, int32 [N]."""
+        return tf.cast(state[:, -1], tf.int32)
+
+    def _task(self, state):
+        return tf.math.floormod(self.phase(state), len(self.matrices))
+
+
+class NewTasksCartPole(NewTasks):
+    """CartPole in new tasks for ever.
+
+    Args:
+        period: See `NewTasks`, as for the other arguments up to `phase`.
+        kind: See `NewTasks`.
+        actions: See `NewTasks`.
+        seed: See `NewTasks`.
+        tasks: See `NewTasks`.
+        phase: See `NewTasks`.
+        **parameters: What `CartPole` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        period: int = 5_000,
+        kind: str = "orthogonal",
+        actions: bool = False,
+        seed: int = 0,
+        tasks: int = 1_000,
+        phase: int | None = None,
+        **parameters,
+    ):
+        changes = {"period": period, "kind": kind, "actions": actions}
+        super().__init__(CartPole(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
+
+
+class NewTasksAcrobot(NewTasks):
+    """Acrobot in new tasks for ever.
+
+    Args:
+        period: See `NewTasks`, as for the other arguments up to `phase`.
+        kind: See `NewTasks`.
+        actions: See `NewTasks`.
+        seed: See `NewTasks`.
+        tasks: See `NewTasks`.
+        phase: See `NewTasks`.
+        **parameters: What `Acrobot` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        period: int = 10_000,
+        kind: str = "orthogonal",
+        actions: bool = False,
+        seed: int = 0,
+        tasks: int = 1_000,
+        phase: int | None = None,
+        **parameters,
+    ):
+        changes = {"period": period, "kind": kind, "actions": actions}
+        super().__init__(Acrobot(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
+
+
+class NewTasksPendulum(NewTasks):
+    """Pendulum in new tasks for ever; its action, a torque, stays what it is.
+
+    Args:
+        period: See `NewTasks`, as for the other arguments up to `phase`.
+        kind: See `NewTasks`.
+        seed: See `NewTasks`.
+        tasks: See `NewTasks`.
+        phase: See `NewTasks`.
+        **parameters: What `Pendulum` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        period: int = 10_000,
+        kind: str = "orthogonal",
+        seed: int = 0,
+        tasks: int = 1_000,
+        phase: int | None = None,
+        **parameters,
+    ):
+        changes = {"period": period, "kind": kind}
+        super().__init__(Pendulum(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
+
+
+def _matrices(kind: str, tasks: int, size: int, seed: int) -> np.ndarray:
+    """One matrix for each task, [tasks, size, size] float32; the first one changes nothing."""
+    if kind == "orthogonal":
+        drawn = ortho_group.rvs(size, tasks, random_state=np.random.default_rng([seed, 0]))
+        matrices = np.reshape(drawn, (tasks, size, size)).astype(np.float32)
+    else:
+        matrices = np.eye(size, dtype=np.float32)[_permutations(tasks, size, [seed, 0])]
+    matrices[0] = np.eye(size)
+    return matrices
+
+
+def _permutations(tasks: int, size: int, seed: list[int]) -> np.ndarray:
+    """One permutation for each task, [tasks, size]; the first one changes nothing."""
+    ordered = np.tile(np.arange(size), (tasks, 1))
+    permutations = np.random.default_rng(seed).permuted(ordered, axis=1)
+    permutations[0] = np.arange(size)
+    return permutations
+
+
+def _require(condition: bool, message: str):
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,213 @@
+"""Episodes that are functions of a seed and of actions: a running one can be played again elsewhere."""
+
+import re
+import traceback
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from rlweights.errors import BrokenEnvironment
+from rlweights.weights.arrays import Array
+
+_LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen")
+_PACKAGE = __file__.rpartition("learning")[0]
+
+_NOTHING: dict[str, Any] = {}
+
+
+class RunningEpisode(NamedTuple):
+    """An episode that has begun and not ended."""
+
+    root: int
+    """Seed of the environment, from which every episode has its own."""
+    number: int
+    """How many episodes the environment had begun before it."""
+    seed: int
+    actions: Array  # [steps, ...], as the environment took them
+    total_reward: float
+    checksum: int
+    """Of the observation that it stands at."""
+    steps_before: int
+    """Steps that the environment had made before it, where that counts (an attribute `steps_made`)."""
+
+
+class SeededEpisodes(gym.Wrapper):
+    """One environment whose every episode has a seed of its own, and whose running episode can be replayed.
+
+    Gymnasium seeds an environment once: its second episode depends on all that happened in the first. Here
+    `reset` without a seed takes one that is a function of (seed, number of the episode), and the actions of
+    the running episode are kept. Infos stay here, but for scalars in the last one of an episode: what nobody
+    reads can break nothing.
+
+    Args:
+        env: The environment.
+        index: Its place among its like, for errors.
+        names: Scalars of the infos to report as means over an episode.
+    """
+
+    def __init__(self, env: gym.Env, index: int, names: Sequence[str] = ()):
+        super().__init__(env)
+        self.replayed: RunningEpisode | None = None
+        """What `replay_episode` plays; set from outside, which reaches into processes."""
+        self.phase: int | None = None
+        """The phase of the running episode, where the info of `reset` tells one: its task may change."""
+        self._counts_steps = env.has_wrapper_attr("steps_made")
+        self._index = index
+        self._names = tuple(names)
+        self._root, self._number, self._seed = 0, -1, 0
+        self._actions: Any = None
+        self._length = 0
+        self._total = 0.0
+        self._observation: Any = None
+        self._sums: dict[str, float] = {}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """Begins an episode: the first one of a seed, or the next one."""
+        if seed is None:
+            self._number += 1
+        else:
+            self._root, self._number = seed, 0
+        return self._begin(episode_seed(self._root, self._number), options)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps the environment; the info says what is reported, in the step that ends the episode."""
+        self._keep(action)
+        try:
+            self._observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._raised("step", error) from error
+        self._total += _number(reward)
+        for name in self._names:
+            self._sums[name] = self._sums.get(name, 0.0) + _number(info.get(name, 0.0))
+        if not (terminated or truncated):
+            return self._observation, reward, terminated, truncated, _NOTHING
+        # A copy: an environment may give the same array again, changed by the reset that follows.
+        self._observation = _copied(self._observation)
+        return self._observation, reward, terminated, truncated, {"reported": self._reported(info)}
+
+    def running_episode(self) -> RunningEpisode:
+        """Returns all that it takes to play the running episode again."""
+        actions = np.zeros((0,), np.int64) if self._actions is None else self._actions[: self._length].copy()
+        checksum = _checksum(self._observation)
+        made = int(self.env.get_wrapper_attr("steps_made")) - self._length if self._counts_steps else 0
+        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum, made)
+
+    def replay_episode(self) -> Any:
+        """Plays the episode `replayed` again and returns the observation that it then stands at.
+
+        Raises:
+            BrokenEnvironment: If the environment does not come out where it was.
+        """
+        episode, self.replayed = self.replayed, None
+        assert episode is not None
+        self._root, self._number = episode.root, episode.number
+        if self._counts_steps:
+            self.env.set_wrapper_attr("steps_made", episode.steps_before)
+        observation, _ = self._begin(episode.seed)
+        for step, action in enumerate(episode.actions):
+            observation, _, terminated, truncated, _ = self.step(action)
+            if terminated or truncated:
+                raise self._elsewhere(episode, f"it ended at step {step + 1}")
+        if not np.array_equal(self._total, episode.total_reward, equal_nan=True):
+            raise self._elsewhere(episode, f"its return is {self._total:g}, and was {episode.total_reward:g}")
+        if _checksum(observation) != episode.checksum:
+            raise self._elsewhere(episode, "its observation is another one")
+        return observation
+
+    def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
+        try:
+            self._observation, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._raised("reset", error) from error
+        phase = info.get("phase") if isinstance(info, dict) else None
+        if not isinstance(phase, int | np.integer) or isinstance(phase, bool):
+            return self._observation, _NOTHING
+        self.phase = int(phase)
+        return self._observation, {"phase": self.phase}
+
+    def _keep(self, action: Any) -> None:
+        if self._actions is None:
+            array = np.asarray(action)
+            self._actions = np.empty((256, *array.shape), array.dtype)
+        elif self._length == len(self._actions):
+            self._actions = np.concatenate([self._actions, np.empty_like(self._actions)])
+        self._actions[self._length] = action
+        self._length += 1
+
+    def _reported(self, info: Mapping[Any, Any]) -> dict[str, float]:
+        """The scalars of the last info of an episode, and the means of those that are asked for by name."""
+        found = {str(key): _number(value) for key, value in info.items() if _is_scalar(value)}
+        found |= {name: total / self._length for name, total in self._sums.items()}
+        return {key: value for key, value in found.items() if not key.startswith("_")}
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.spec, "id", None) or type(self.unwrapped).__name__
+
+    def _raised(self, method: str, error: Exception) -> BrokenEnvironment:
+        details = "".join(traceback.format_exception(error))
+        return BrokenEnvironment(
+            f"{self._name}: {method}() of environment {self._index} raised {described(error)}", details
+        )
+
+    def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
+        return BrokenEnvironment(
+            f"{self._name}: environment {self._index} cannot be resumed: an episode was played again, "
+            f"{len(episode.actions)} steps from its seed, and {how}. What it does must follow from its seed "
+            f"and the actions alone"
+        )
+
+
+def episode_seed(root: int, number: int) -> int:
+    """Returns the seed of an episode: the environment's own for the first one, then independent ones."""
+    if number == 0:
+        return root
+    return int(np.random.SeedSequence([root, number]).generate_state(1, np.uint32)[0] >> 1)
+
+
+def described(error: BaseException) -> str:
+    """Returns an error in one line: its type, its message, and the deepest line that is the user's own."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not _LIBRARIES.search(frame.filename) and not frame.filename.startswith(_PACKAGE):
+            file = frame.filename.replace("\\", "/").rpartition("/")[2]
+            place = f" ({file}, line {frame.lineno}, in {frame.name}: {frame.line})"
+    return " ".join(f"{text}{place}".split())
+
+
+def _copied(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _copied(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(map(_copied, observation))
+    return observation.copy() if isinstance(observation, np.ndarray) else observation
+
+
+def _checksum(observation: Any) -> int:
+    """A number that two observations of any space share only by chance."""
+    if isinstance(observation, dict):
+        parts = [(str(key), observation[key]) for key in sorted(observation, key=str)]
+    elif isinstance(observation, tuple):
+        parts = [(str(i), value) for i, value in enumerate(observation)]
+    else:
+        return zlib.crc32(np.ascontiguousarray(observation).tobytes())
+    return zlib.crc32("".join(f"{key}:{_checksum(value)};" for key, value in parts).encode())
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.number) or (
+        isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
+    )
+
+
+def _number(value: Any) -> float:
+    """A scalar as a float; 0 for what is none, which the stepper refuses in its own words."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
