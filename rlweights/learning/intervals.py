@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
+
+from rlweights.weights.arrays import Array
 
 _ELEMENTS_AT_ONCE = 4_000_000
 
@@ -23,7 +26,7 @@ class Interval:
     high: Any
 
 
-def interquartile_mean(scores, axis: int | None = None) -> Any:
+def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> Any:
     """Returns the mean of the middle half: the lowest and the highest quarter of the scores are left out.
 
     Of n scores ⌊n / 4⌋ go at each end, so up to three scores give their plain mean.
@@ -38,7 +41,7 @@ def interquartile_mean(scores, axis: int | None = None) -> Any:
 
 
 def bootstrap_interval(
-    scores,
+    scores: ArrayLike,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -66,7 +69,7 @@ def bootstrap_interval(
 
 
 def stratified_bootstrap_interval(
-    scores,
+    scores: ArrayLike,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -98,7 +101,7 @@ def stratified_bootstrap_interval(
         raise ValueError(f"`confidence` must lie in (0, 1). Received: {confidence}")
     tasks = tuple(np.moveaxis(scores, 1, 0))
 
-    def pooled(*tasks, axis):
+    def pooled(*tasks: Array, axis: int) -> Any:
         return statistic(np.concatenate(tasks, axis=axis), axis=axis)
 
     estimate = pooled(*tasks, axis=0)
@@ -118,7 +121,7 @@ def stratified_bootstrap_interval(
     return Interval(estimate, low, high)
 
 
-def probability_of_improvement(x, y, axis: int = -1) -> Any:
+def probability_of_improvement(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Any:
     """Returns the probability that a run of X scores higher than a run of Y; ties count as half.
 
     Args:
@@ -134,8 +137,8 @@ def probability_of_improvement(x, y, axis: int = -1) -> Any:
 
 
 def comparison_interval(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     statistic: Callable[..., Any] = probability_of_improvement,
     confidence: float = 0.95,
     seed: int = 0,
@@ -173,7 +176,9 @@ def comparison_interval(
     return Interval(float(statistic(x, y, axis=-1)), float(low), float(high))
 
 
-def difference(x, y, axis: int = -1, statistic: Callable[..., Any] = interquartile_mean) -> Any:
+def difference(
+    x: ArrayLike, y: ArrayLike, axis: int = -1, statistic: Callable[..., Any] = interquartile_mean
+) -> Any:
     """Returns a statistic of X minus that of Y (other arguments as `probability_of_improvement`)."""
     return statistic(x, axis=axis) - statistic(y, axis=axis)
 
