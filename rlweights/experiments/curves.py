@@ -119,8 +119,9 @@ def matplotlib_for(path: Path) -> Any:
         raise ConfigError(f"--plot {path}: {missing('matplotlib', 'plot')}") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
-    known = sorted(pyplot.Figure().canvas.get_supported_filetypes())
+    known = sorted(Figure().canvas.get_supported_filetypes())
     if path.suffix[1:] not in known:
         kinds = ", ".join(f".{each}" for each in known)
         raise ConfigError(f"--plot {path}: takes a file that ends in one of {kinds}")

@@ -131,7 +131,7 @@ def _keras(model: Any, target: Path, observations: Any) -> Any:
 
     model.save(target)
     try:
-        loaded = keras.saving.load_model(target)
+        loaded: Any = keras.saving.load_model(target)
     except (TypeError, ValueError):  # a class of the user that is not registered with Keras
         why = "the file needs classes of your own to load; export a SavedModel, a folder without a suffix"
         raise ConfigError(f"{target.name}: {why}") from None

@@ -1,6 +1,5 @@
 """Processes of their own: as many as there are cores, and what each says of its end."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from rlweights.experiments import workers
 
 
 def test_a_process_says_in_one_line_what_went_wrong(tmp_path, capsys):
-    arguments = ["cartpole_plain", None, ["network.activation=tanhh"], str(tmp_path / "runs")]
-    assert workers._process(json.dumps(arguments)) == 2
+    trial = workers.Trial("one", "cartpole_plain", None, ("network.activation=tanhh",), tmp_path / "runs")
+    assert workers.Trial.from_json(trial.to_json()) == trial
+    assert workers._process(trial.to_json()) == 2
     output, error = capsys.readouterr()
     assert output == ""
     assert error.startswith("error: ")

@@ -182,6 +182,7 @@ def test_own_layers_see_float32_and_images_in_the_unit_interval():
     networks = actor_critic((36, 40, 3), 2, model=build, convolutions=NATURE)
     np.testing.assert_allclose(networks.activations(pixels)["policy/features"], 0.2, rtol=1e-6)
     networks = actor_critic((5,), 2, model=build, normalize_observations=True)
+    assert networks.normalization is not None
     networks.normalization.update(observations(), np.ones(64, np.float32))
     features = np.array(networks.activations(observations())["policy/features"])
     np.testing.assert_allclose(features, networks.normalization(observations()), rtol=1e-6)

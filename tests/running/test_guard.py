@@ -213,6 +213,7 @@ def test_going_back_takes_back_the_best_weights(tmp_path, monkeypatch):
     def looking(self, say):
         before = best.read_bytes()
         found = restore(self, say)
+        assert found is not None
         seen.append((before, found[0].best.env_steps))
         return found
 

@@ -188,7 +188,7 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> None:
             )
             if not isinstance(place, dict | list):
                 raise ConfigError(f"--set {text}: {'.'.join(parts[: number + 1])} is a value and has no keys")
-        place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)
+        place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)  # pyright: ignore[reportCallIssue]
 
 
 def _parsed(value: str) -> Any:

@@ -63,7 +63,7 @@ class Averaging(Intervention):
     ) -> Mapping[str, Tensor]:
         """Measures how far the averages will lag behind the weights once they have moved."""
         size = float(sum(math.prod(average.shape) for average in self.averages))
-        total = sum(
+        total = sum(  # pyright: ignore[reportCallIssue]
             ops.sum(ops.square(ops.cast(weight, "float32") - self._moved(average, weight, step)))
             for average, weight in zip(self.averages, after, strict=True)
         )

@@ -194,7 +194,7 @@ class Intervention:
         """
 
         def draw(*where: Any) -> Tensor:
-            return prng.uniform(*where, low, high)
+            return prng.uniform(*where, low, high)  # pyright: ignore[reportCallIssue]
 
         return self._drawn(draw, weight, step, stream)
 

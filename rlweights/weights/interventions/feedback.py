@@ -29,7 +29,7 @@ class Feedback:
         self.initial = np.asarray(initial, np.float32)
         self.variable: Any = None
 
-    def __call__(self, step: Scalar):
+    def __call__(self, step: Scalar) -> Scalar:
         """Returns the value last written; the step does not matter."""
         if self.variable is None:
             return keras.ops.convert_to_tensor(self.initial)

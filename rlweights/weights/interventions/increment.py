@@ -67,7 +67,7 @@ class Increment(Intervention):
         else:
             assert self._rule is not None
             amount = self._rule(weight, step)
-        return ops.cast(self.scale(step), weight.dtype) * amount
+        return ops.cast(self.scale(step), weight.dtype) * amount  # pyright: ignore[reportOperatorIssue]
 
     def _with_feedback(self, weight: Variable, step: Scalar) -> Tensor:
         values = {name: signal(step) for name, signal in self._signals.items()}

@@ -192,7 +192,7 @@ class Recycling(Intervention):
         self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar
     ) -> Mapping[str, Tensor]:
         """Counts the units."""
-        recycled = sum(ops.sum(ops.cast(self.dormant(layer, step), "float32")) for layer in self._scores)
+        recycled = sum(ops.sum(ops.cast(self.dormant(layer, step), "float32")) for layer in self._scores)  # pyright: ignore[reportCallIssue]
         return {"recycled": recycled / float(sum(self._sizes.values())), "recycled_units": recycled}
 
     def finish(self, step: Scalar) -> None:

@@ -38,7 +38,7 @@ def strength(value: Any, argument: str = "strength", minimum: float | None = Non
         ValueError: If a number is not finite or lies below `minimum`.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if not np.isfinite(value) or (minimum is not None and value < minimum):
+        if not np.isfinite(value) or (minimum is not None and value < minimum):  # pyright: ignore[reportCallIssue]
             least = "" if minimum is None else f" of at least {minimum:g}"
             raise ValueError(f"`{argument}` must be a finite number{least}. Received: {value!r}")
         return Constant(float(value))
@@ -57,7 +57,7 @@ class OverBudget(Feedback):
         super().__init__("progress")
         self.first, self.last = first, last
 
-    def __call__(self, step: Scalar):
+    def __call__(self, step: Scalar) -> Scalar:
         """Returns the value at the present progress."""
         return self.first + (self.last - self.first) * super().__call__(step)
 
