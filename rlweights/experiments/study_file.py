@@ -14,6 +14,7 @@ from pydantic.types import FiniteFloat
 
 from rlweights.errors import ConfigError
 from rlweights.experiments.workers import Trial
+from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.running.config.messages import choices, explained, nearest, refusal
 from rlweights.running.config.schema import Agent, Section, Seed
@@ -147,6 +148,18 @@ class Plan:
         """Returns the validated agent of an arm."""
         return self._recipes[arm].agent
 
+    def check(self, arm: str) -> None:
+        """Puts the agent of an arm together and throws it away: rules and environments judge their arguments.
+
+        Raises:
+            ConfigError: If it cannot be trained.
+        """
+        recipe = self._recipes[arm]
+        try:
+            Assembly(recipe.agent, recipe.source, recipe.folder)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: arms.{arm}: {error}") from None
+
     def digest(self, arm: str) -> str:
         """Returns what tells the trials of an arm from those of another study: of the agent and the measures.
 
@@ -229,7 +242,7 @@ def _load(path: Path) -> StudyFile:
     try:
         data: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: no TOML: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
