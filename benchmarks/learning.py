@@ -33,7 +33,7 @@ def measure(name: str, seed: int, overrides: Sequence[str], episodes: int) -> tu
     assembly = Assembly(agent, str(path), path.parent)
     loop = assembly.make_loop()
     started, done = time.monotonic(), 0
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     while done < agent.total_iterations:
         done += len(loop.advance(done, agent.total_iterations - done))
     seconds = time.monotonic() - started

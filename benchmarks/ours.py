@@ -41,7 +41,7 @@ def main() -> None:
     rollout = agent.steps_per_iteration
     window, done, total = EpisodeWindow(), 0, agent.total_iterations
     since, counted = 0.0, 0
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     while done < total:
         rows = loop.advance(done, total - done)
         done += len(rows)

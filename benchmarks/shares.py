@@ -50,7 +50,7 @@ def measure(name: str, env_steps: int) -> tuple[float, dict[str, float]]:
     loop.programs.policy = clock.around("acting", loop.programs.policy)
     loop.programs.begin = clock.around("acting", loop.programs.begin)
     loop.programs.learn = clock.around("learning", loop.programs.learn)
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     warm_up, count = 3, max(1, env_steps // agent.steps_per_iteration)
     for iteration in range(warm_up):
         loop.advance(iteration, 1)

@@ -236,6 +236,7 @@ def soak(name: str, kills: int, folder: Path, seed: int) -> Report:
         finished(process(["--resume", str(run)]))
         found = result(run)
         names = sorted(found.keys() | expected.keys())
+        assert report.differences is not None
         report.differences += [each for each in names if found.get(each) != expected.get(each)]
         shutil.rmtree(runs)
     report.seconds = time.monotonic() - started

@@ -1,10 +1,10 @@
-"""rlweights: policy-gradient agents for Gymnasium on Keras 3, and the weight interventions inside them.
+"""rlweights: policy-gradient agents for Gymnasium on Keras 3, with weight interventions inside them.
 
 Names are imported on first use, so that `python -m rlweights.train --help` need not wait for TensorFlow.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlweights import renamed
 from rlweights.backend import check_backend
@@ -109,7 +109,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
     if _HOME_OF.get(name) != "rlweights.errors":
@@ -121,5 +121,5 @@ def __getattr__(name: str):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])

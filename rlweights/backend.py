@@ -1,4 +1,4 @@
-"""TensorFlow as this process uses it: the backend of Keras, its start-up noise, its compiled programs."""
+"""The set-up of TensorFlow in this process: Keras' backend, start-up messages, the cache of programs."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,7 @@ def check_backend() -> None:
     """Makes Keras use TensorFlow.
 
     Raises:
-        BackendError: If it has been told to use another backend.
+        BackendError: If the environment variable KERAS_BACKEND names another backend.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
@@ -44,9 +44,9 @@ def configure() -> None:
 
 @contextlib.contextmanager
 def _held_back_stderr() -> Iterator[None]:
-    """Holds back what is written to the process' standard error, and shows it only if something fails.
+    """Holds back the standard error of the process, and shows it only if something fails.
 
-    TensorFlow's libraries greet on file descriptor 2 before they read any setting of theirs.
+    TensorFlow's libraries write greetings to file descriptor 2 before they read any of their settings.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:

@@ -27,7 +27,7 @@ def compare(
 
     def session() -> int:
         if picture is not None:
-            curves.matplotlib_for(picture)  # whoever cannot draw says so before anything is read
+            curves.matplotlib_for(picture)  # a missing matplotlib is reported before anything is read
         table = curves.learning_curves(runs, tag, points)
         typer.echo(f"{tag}: interquartile mean over seeds [95 % bootstrap interval]")
         typer.echo("".join(["       steps", *(f"{curve.title:>34}" for curve in table)]))

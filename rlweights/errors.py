@@ -1,11 +1,11 @@
-"""Every error that a user can meet, each with the exit code that it ends a command with."""
+"""Every error that a user can meet, each with the exit code of the command that it ends."""
 
 import sys
 from collections.abc import Callable
 from typing import ClassVar
 
 BAD_CONFIGURATION, STOPPED = 2, 3
-"""Exit codes: nothing was begun, because it cannot be; what was begun came to an end before its time."""
+"""Exit codes: the command could not begin; the run that it began ended early."""
 
 
 class BackendError(RuntimeError):
@@ -30,9 +30,21 @@ class RunLockedError(RuntimeError):
 
 
 class BrokenEnvironment(RuntimeError):
-    """An environment did what no environment may do; the message names it and says what came."""
+    """An environment broke the protocol of Gymnasium; the message names it and what it returned or raised.
+
+    Args:
+        message: The message; or another error of this kind, as Gymnasium passes them on between processes.
+        details: The traceback of what the environment has raised, if it has.
+
+    Attributes:
+        details: See above.
+    """
 
     exit_code: ClassVar[int] = STOPPED
+
+    def __init__(self, message: object, details: str = ""):
+        super().__init__(str(message))
+        self.details = details or getattr(message, "details", "")
 
 
 class TrainingStopped(RuntimeError):
@@ -62,7 +74,7 @@ FORESEEN = (
     CheckpointError,
     RecordsError,
 )
-"""All of them: what is raised besides is a fault of rlweights itself, and shows its traceback."""
+"""All of them: any other exception is a fault of rlweights itself, and shows its traceback."""
 
 
 def guarded(session: Callable[[], int]) -> int:

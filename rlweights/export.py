@@ -18,9 +18,9 @@ def export(
     ],
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
 ) -> None:
-    """Export a run's policy: observations in, distribution parameters out, normalisation included.
+    """Export a run's policy: observations in, distribution parameters out, normalization included.
 
-    The exported model is loaded again and must act as the agent does; otherwise nothing is left behind.
+    The exported model is loaded again and must act as the agent does; otherwise no file is written.
     """
     configure()
     from rlweights.errors import guarded

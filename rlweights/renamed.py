@@ -1,4 +1,4 @@
-"""Module names of version 0.1, by which rule and environment files beside old runs import things."""
+"""Module names of version 0.1, for the imports of rule and environment files beside old runs."""
 
 import importlib
 import importlib.abc
@@ -16,7 +16,7 @@ RENAMED = {
     "rlweights.interventions.strength": "rlweights.weights.interventions.schedules",
     "rlweights.selection": "rlweights.weights.selection",
 }
-"""What the documentation of version 0.1 told such a file to import."""
+"""The modules that the documentation of version 0.1 names for such files: old name to new name."""
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

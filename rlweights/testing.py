@@ -1,4 +1,4 @@
-"""The battery that every rule must pass; for a rule of one's own it is one line: `check(MyRule(0.1))`."""
+"""The battery that every rule must pass; for a rule of your own it is one line: `check(MyRule(0.1))`."""
 
 import contextlib
 import tempfile
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rlweights.weights.arrays import Scalar, Tensor
 from rlweights.weights.compilation import compiled
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.optimizer import InterventionOptimizer
@@ -102,7 +103,7 @@ class _Trial:
         return self.optimizer.interventions[0]
 
     def compile(self, xla: bool) -> None:
-        def counted():
+        def counted() -> None:
             self.traces += 1
             self._written()
 
@@ -129,7 +130,7 @@ class _Trial:
         tf.while_loop(lambda i: i < STEPS, self._step, [tf.constant(0)])
         self.optimizer.end_iteration()
 
-    def _step(self, i):
+    def _step(self, i: Scalar) -> list[Tensor]:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(self.model(_INPUTS) - 0.5))
@@ -141,9 +142,9 @@ _INPUTS = np.linspace(-1.0, 1.0, 32, dtype=np.float32).reshape(8, 4)
 
 
 def _model(dtype: str) -> Any:
-    """Two layers and a normalisation between them, with the same weights each time."""
+    """Two layers and a normalization between them, with the same weights each time."""
 
-    def dense(units, name, seed):
+    def dense(units: int, name: str, seed: Scalar) -> Any:
         initializer = keras.initializers.GlorotUniform(seed)
         return keras.layers.Dense(units, "tanh", kernel_initializer=initializer, dtype=dtype, name=name)
 

@@ -13,17 +13,18 @@ from rlweights.running.config.messages import missing
 from rlweights.running.records import layout
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.records.records import Records
+from rlweights.weights.arrays import Array
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of the picture: told apart by color-blind people, too (Okabe and Ito)."""
+"""Colors of the picture, which color-blind people can tell apart (Okabe and Ito)."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What the seeds of one agent did together.
+    """The learning curve of one agent over its seeds.
 
     Attributes:
-        name: The agent's, which is the name of the folder that its runs lie in.
+        name: Name of the agent: that of the folder of its runs.
         seeds: Number of runs.
         steps: Environment steps [P].
         values: Interquartile mean over the seeds and its bounds, [P] each.
@@ -31,7 +32,7 @@ class Curve:
 
     name: str
     seeds: int
-    steps: np.ndarray
+    steps: Array
     values: Interval
 
     @property
@@ -50,14 +51,14 @@ def learning_curves(
 
     Args:
         runs: Run folders; those that lie in one folder are the seeds of one agent.
-        tag: Which scalar.
+        tag: Tag of the scalar.
         points: Number of points P.
         resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ConfigError: If one is no run folder or holds no such scalar, or if the runs have no steps in common.
+        ConfigError: If a path is no run folder or holds no such scalar, or the runs have no steps in common.
     """
-    groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    groups: dict[str, list[tuple[Array, Array]]] = {}
     for run in runs:
         if not run.is_dir():
             raise ConfigError(f"{run}: no run folder")
@@ -77,12 +78,12 @@ def learning_curves(
     ]
 
 
-def _stacked(grid: np.ndarray, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _stacked(grid: Array, curves: Sequence[tuple[Array, Array]]) -> Array:
     return np.stack([np.interp(grid, steps, values) for steps, values in curves])
 
 
 def plot(curves: Sequence[Curve], tag: str, path: Path) -> None:
-    """Draws curves with their intervals as bands into a picture: .png, .svg, .pdf, what matplotlib knows.
+    """Draws curves with their intervals as bands into a picture of any kind that matplotlib writes.
 
     Raises:
         ConfigError: If matplotlib (the extra `plot`) is not installed, or the file cannot be written.
@@ -118,8 +119,9 @@ def matplotlib_for(path: Path) -> Any:
         raise ConfigError(f"--plot {path}: {missing('matplotlib', 'plot')}") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
-    known = sorted(pyplot.Figure().canvas.get_supported_filetypes())
+    known = sorted(Figure().canvas.get_supported_filetypes())
     if path.suffix[1:] not in known:
         kinds = ", ".join(f".{each}" for each in known)
         raise ConfigError(f"--plot {path}: takes a file that ends in one of {kinds}")

@@ -1,4 +1,4 @@
-"""Several seeds of one agent, side by side in processes of their own, and one summary of them."""
+"""Several seeds of one agent, each in its own process, and one summary of them."""
 
 import contextlib
 import sys
@@ -27,7 +27,16 @@ def train_seeds(
 ) -> int:
     """Trains `count` seeds, from the configured one on; as many at once as there are cores.
 
-    Each seed is a run of its own, the same that `--seed` gives.
+    Each seed is a separate run, equal to the one that `--seed` gives.
+
+    Args:
+        agent: See `rlweights.running.recipe.Recipe`.
+        env: See `Recipe`.
+        overrides: Settings that differ, as "key=value".
+        runs: Folder of all runs.
+        quiet: Whether to show no progress.
+        watch: Whether to start TensorBoard beside the training, and show its address.
+        count: Number of seeds.
 
     Returns:
         The exit code of the process: 0, or that of the first seed that did not come to its end.

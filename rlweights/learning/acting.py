@@ -1,4 +1,4 @@
-"""From observations to actions: forward passes in NumPy, and what acts in one environment."""
+"""From observations to actions: forward passes in NumPy, and functions that act in one environment."""
 
 import math
 from collections.abc import Callable
@@ -12,14 +12,15 @@ from keras import ops
 from rlweights.learning.distributions import Distribution
 from rlweights.learning.networks import Trunk
 from rlweights.learning.spaces import ObservationEncoder, action_decoder, one_batch
+from rlweights.weights.arrays import Array, Tensor
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+def _sigmoid(x: Array) -> Array:
     """The logistic function; written so that no exponential overflows."""
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+NUMPY_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0.0),
     "linear": lambda x: x,
@@ -63,21 +64,21 @@ class NumpyPolicy:
         name = getattr(getattr(trunk, "activation", None), "__name__", "")
         return isinstance(trunk, Trunk) and not trunk.convolutions and name in NUMPY_ACTIVATIONS
 
-    def flat(self) -> Any:
-        """Returns all that the forward pass reads as one vector [W], for a compiled program to return."""
+    def flat(self) -> Tensor:
+        """Returns all weights of the forward pass as one vector [W], for a compiled program to return."""
         return ops.concatenate([ops.reshape(v.value, [-1]) for v in self._variables])
 
-    def refresh(self, flat: np.ndarray | None = None) -> None:
+    def refresh(self, flat: Array | None = None) -> None:
         """Takes a new snapshot of the weights, live ones if an iteration is under way.
 
         Args:
-            flat: What a program got of `flat`; None fetches it. One fetch of all weights is cheaper than one
-                for each.
+            flat: The vector [W] that a compiled program returned from `flat`; None fetches it. One fetch of
+                all weights is cheaper than one for each.
         """
         values: Any = ops.convert_to_numpy(self.flat()) if flat is None else flat
         arrays = (values[start:end].reshape(shape) for start, end, shape in self._places)
 
-        def pair():
+        def pair() -> tuple[Array, Array]:
             return next(arrays), next(arrays)
 
         policy, trunk = self._policy, self._policy.trunk
@@ -87,7 +88,7 @@ class NumpyPolicy:
         self._log_std = None if policy.log_std is None else next(arrays)
         self._scale = trunk.normalization and trunk.normalization.numpy_scale(*pair())
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
+    def __call__(self, observations: Array) -> Array:
         """Returns the distribution parameters [N, P] of float32 observations [N, D]."""
         x = observations
         if self._scale:
@@ -108,10 +109,10 @@ class NumpyPolicy:
         return np.concatenate([x, np.broadcast_to(self._log_std, x.shape)], axis=-1)
 
 
-def acting(policy: Any) -> Callable[[np.ndarray], np.ndarray]:
+def acting(policy: Any) -> Callable[[Array], Array]:
     """Returns a policy network's forward pass, from observations [N, ...] to parameters [N, P].
 
-    It has the weights that the network holds now, in NumPy where that is possible.
+    It runs in NumPy where that is possible, and then on the weights that the network holds now.
     """
     if NumpyPolicy.supports(policy):
         return NumpyPolicy(policy)
@@ -119,20 +120,20 @@ def acting(policy: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def actor(
-    policy: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[[Array], Array],
     encoder: ObservationEncoder,
     distribution: Distribution,
     action_space: gym.Space,
     rng: np.random.Generator | None = None,
 ) -> Callable[[Any], Any]:
-    """Returns what acts in one environment: from an observation to an action.
+    """Returns a function that acts in one environment: from an observation to an action.
 
     Args:
         policy: From encoded observations [N, ...] to parameters [N, P].
         encoder: Of the observations.
         distribution: Of the actions.
-        action_space: What the environment takes.
-        rng: Draws the actions; None: the most likely one is taken.
+        action_space: Of the environment.
+        rng: Draws the actions; None takes the most likely one.
     """
     decode = action_decoder(action_space)
 

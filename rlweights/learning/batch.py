@@ -1,21 +1,23 @@
-"""What flows: rollouts, minibatches, and the episodes that ended in them."""
+"""Rollouts, minibatches, and the episodes that ended in them."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from rlweights.weights.arrays import Tensor
 
 
 class Batch(NamedTuple):
     """One rollout."""
 
-    observations: Any  # [T, N, ...]
-    actions: Any  # [T, N, ...]
-    rewards: Any  # [T, N] float32
-    terminated: Any  # [T, N] float32, 1 where the step ended its episode for good
-    truncated: Any  # [T, N] float32, 1 where it was cut off
-    valid: Any  # [T, N] float32, 0 where the step was a reset that ignored the action
-    last_observations: Any  # [N, ...], after the last step
-    final_values: Any  # [T, N] float32, V(final observation) where `has_final`
-    has_final: Any  # [T, N] float32, 1 where the next observation belongs to another episode
+    observations: Tensor  # [T, N, ...]
+    actions: Tensor  # [T, N, ...]
+    rewards: Tensor  # [T, N] float32
+    terminated: Tensor  # [T, N] float32, 1 where the step ended its episode for good
+    truncated: Tensor  # [T, N] float32, 1 where it was cut off
+    valid: Tensor  # [T, N] float32, 0 where the step was a reset that ignored the action
+    last_observations: Tensor  # [N, ...], after the last step
+    final_values: Tensor  # [T, N] float32, V(final observation) where `has_final`
+    has_final: Tensor  # [T, N] float32, 1 where the next observation belongs to another episode
 
 
 @dataclass
@@ -34,11 +36,11 @@ class Episodes:
 
 
 class Minibatch(NamedTuple):
-    """What a loss gets to see; B is the size of a minibatch."""
+    """The samples that a loss is computed from; B is the size of a minibatch."""
 
-    actions: Any  # [B, ...]
-    old_log_prob: Any  # [B], of the acting policy
-    old_values: Any  # [B]
-    advantages: Any  # [B]
-    returns: Any  # [B], the value targets
-    valid: Any  # [B], 0 where the step was a reset that ignored the action
+    actions: Tensor  # [B, ...]
+    old_log_prob: Tensor  # [B], of the acting policy
+    old_values: Tensor  # [B]
+    advantages: Tensor  # [B]
+    returns: Tensor  # [B], the value targets
+    valid: Tensor  # [B], 0 where the step was a reset that ignored the action

@@ -15,9 +15,10 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.environments.replay import RunningEpisode
 from rlweights.learning.stepper import Stepper, Transition
+from rlweights.weights.arrays import Array
 
 LONGEST_RECORD = 1 << 20
-"""Steps of all environments that are recorded since the last reset of a whole vector, before it is reset anew."""
+"""Steps of all environments after which a vector that can be seeded only as a whole is reset."""
 
 
 class Continuation(ABC):
@@ -33,11 +34,11 @@ class Continuation(ABC):
     def __init__(self, stepper: Stepper):
         self.stepper = stepper
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> Array:
         """Begins new episodes everywhere; returns their observations [N, ...]."""
         return self.stepper.reset(seed)
 
-    def restart(self, broken: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def restart(self, broken: Array, seed: int) -> tuple[Array, Array]:
         """Begins new episodes at least where `broken` [N] says so.
 
         Returns:
@@ -45,7 +46,7 @@ class Continuation(ABC):
         """
         return self.reset(seed), np.ones(self.stepper.num_envs, bool)
 
-    def step(self, actions: np.ndarray) -> Transition:
+    def step(self, actions: Array) -> Transition:
         """Steps all environments with sampled actions [N, ...]."""
         return self.stepper.step(actions)
 
@@ -54,11 +55,11 @@ class Continuation(ABC):
         return False
 
     @abstractmethod
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Array]:
         """Returns what it takes to go on from here, by name."""
 
     @abstractmethod
-    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    def restore(self, state: Mapping[str, Array]) -> Array:
         """Goes on from a state; returns the observations [N, ...] to act on.
 
         Raises:
@@ -67,57 +68,68 @@ class Continuation(ABC):
 
 
 class ReplayedEpisodes(Continuation):
-    """Single environments, each in `SeededEpisodes`: the running episodes are played again, and nothing is cut."""
+    """Single environments, each in `SeededEpisodes`: running episodes are played again, nothing is cut."""
 
-    def restart(self, broken: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def restart(self, broken: Array, seed: int) -> tuple[Array, Array]:
         """Begins the next episodes where `broken` [N] says so, and nowhere else."""
         return self.stepper.reset_some(broken), broken
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Array]:
         """Returns seeds and actions of the running episodes, and where they stand."""
-        found = [RunningEpisode(*each) for each in self.stepper.envs.call("running_episode")]
-        numbers = np.array([(e.root, e.number, e.seed, e.checksum) for e in found], np.int64)
-        rewards = np.array([e.total_reward for e in found], np.float64)
-        actions = {f"actions/{i}": e.actions for i, e in enumerate(found)}
-        # A return that is not finite says so by its place: a checkpoint holds finite numbers only.
-        return {"episodes": numbers, "returns": _finite(rewards), **actions}
+        found = [RunningEpisode(*each) for each in self.stepper.call("running_episode")]
+        numbers = np.array([(e.root, e.number, e.seed, e.checksum, e.steps_before) for e in found], np.int64)
+        totals = as_bits(np.array([e.total_reward for e in found], np.float64))
+        return {
+            "episodes": numbers,
+            "returns": totals,
+            **{f"actions/{i}": e.actions for i, e in enumerate(found)},
+        }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    def restore(self, state: Mapping[str, Array]) -> Array:
         """Plays the running episodes again."""
         envs: Any = self.stepper.envs
         episodes = []
-        for i, (root, number, seed, checksum) in enumerate(state["episodes"].tolist()):
-            actions, total = state[f"actions/{i}"], float(state["returns"][i])
-            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum))
+        for i, (root, number, seed, checksum, made) in enumerate(state["episodes"].tolist()):
+            actions, total = state[f"actions/{i}"], float(from_bits(state["returns"])[i])
+            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum, made))
         envs.set_attr("replayed", episodes)
         space = envs.single_observation_space
-        observations = envs.call("replay_episode")
-        return self.stepper.restored(concatenate(space, observations, create_empty_array(space, envs.num_envs)))
+        observations = self.stepper.call("replay_episode")
+        phases = self.stepper.call("phase")
+        if None not in phases:
+            self.stepper.phases = np.array(phases, np.int64)
+        return self.stepper.restored(
+            concatenate(space, observations, create_empty_array(space, envs.num_envs))
+        )
 
 
 class ReadState(Continuation):
     """A vector environment whose attributes are plain data: they are read, and written into another one."""
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Array]:
         """Returns every attribute that is plain data, those that are not arrays as JSON."""
-        return {**_read(self.stepper.envs), "valid": self.stepper.valid.copy(), "observations": self._seen}
+        return {
+            **_read(self.stepper.envs),
+            "valid": self.stepper.valid.copy(),
+            **_named("observations", self._seen),
+        }
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> Array:
         """Begins new episodes everywhere; returns their observations [N, ...]."""
         self._seen = super().reset(seed)
         return self._seen
 
-    def step(self, actions: np.ndarray) -> Transition:
+    def step(self, actions: Array) -> Transition:
         """Steps all environments with sampled actions [N, ...]."""
         transition = super().step(actions)
         self._seen = transition.observations
         return transition
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    def restore(self, state: Mapping[str, Array]) -> Array:
         """Writes the attributes."""
         _write(self.stepper.envs, state)
         self.stepper.valid = state["valid"].copy()
-        self._seen = state["observations"]
+        self._seen = _of(state, "observations")
         return self._seen
 
     @staticmethod
@@ -153,51 +165,80 @@ class ReplayedVector(Continuation):
         super().__init__(stepper)
         steps = max(1, LONGEST_RECORD // stepper.num_envs)
         self.cuts = (
-            f"episodes are cut every {steps * stepper.num_envs:,} steps: these environments can be seeded only all "
-            f"at once, and a resumed run plays everything since then again"
+            f"episodes are cut every {steps * stepper.num_envs:,} steps: these environments can be seeded "
+            f"only all at once, and a resumed run plays everything since then again"
         )
         self._longest = steps
         self._seed = 0
-        self._actions: list[np.ndarray] = []
+        self._actions: list[Array] = []
         self._checks = 0.0
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> Array:
         """Begins new episodes everywhere; returns their observations [N, ...]."""
         self._seed, self._checks = seed, 0.0
         self._actions.clear()
         return super().reset(seed)
 
-    def step(self, actions: np.ndarray) -> Transition:
+    def step(self, actions: Array) -> Transition:
         """Steps all environments with sampled actions [N, ...]."""
         self._actions.append(np.array(actions))
         transition = super().step(actions)
-        self._checks += float(np.nan_to_num(transition.rewards).sum())
+        self._checks += float(transition.rewards.sum())
         return transition
 
     def due(self) -> bool:
         """Whether the record has become as long as it may."""
         return len(self._actions) >= self._longest
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Array]:
         """Returns the seed of the last reset and all actions since then."""
-        actions = np.stack(self._actions) if self._actions else np.zeros((0,))
-        return {"seed": np.int64(self._seed), "returns": np.float64(self._checks), "actions": actions}
+        actions = np.stack(self._actions) if self._actions else np.zeros((0,), np.int64)
+        return {
+            "seed": np.array(self._seed, np.int64),
+            "returns": as_bits(np.array(self._checks)),
+            "actions": actions,
+        }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    def restore(self, state: Mapping[str, Array]) -> Array:
         """Plays all steps again."""
         observations = self.reset(int(state["seed"]))
         for actions in state["actions"]:
             observations = self.step(actions).observations
-        if self._checks != float(state["returns"]):
+        if as_bits(np.array(self._checks)) != state["returns"]:
             raise BrokenEnvironment(
-                f"{self.stepper.name}: cannot be resumed: {len(state['actions'])} steps were played again from the "
-                f"seed, and their rewards are others. What it does must follow from seed and actions alone"
+                f"{self.stepper.name}: cannot be resumed: {len(state['actions'])} steps were played again "
+                f"from the seed, and their rewards are others. What it does must follow from seed and actions"
             )
         return observations
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+# Numbers as they are ------------------------------------------------------------------------------
+
+
+def as_bits(values: Array) -> Array:
+    """Returns float64 as the int64 of the same bits: a checkpoint holds finite numbers only."""
+    return np.asarray(values, np.float64).view(np.int64)
+
+
+def from_bits(bits: Array) -> Array:
+    """Returns the float64 of which `as_bits` made int64."""
+    return np.asarray(bits).view(np.float64)
+
+
+def _named(name: str, array: Array) -> dict[str, Array]:
+    """An array by its name and dtype, floats as integers of the same bits."""
+    kept = np.ascontiguousarray(array)
+    return {
+        f"{name}:{array.dtype.name}": kept.view(f"i{kept.itemsize}")
+        if kept.dtype.kind == "f"
+        else kept.copy()
+    }
+
+
+def _of(state: Mapping[str, Array], name: str) -> Array:
+    """The array of which `_named` made an entry of a state."""
+    key = next(each for each in state if each.rpartition(":")[0] == name)
+    return state[key].view(key.rpartition(":")[2]).copy()
 
 
 # Plain attributes ---------------------------------------------------------------------------------
@@ -213,14 +254,14 @@ def _layers(envs: Any) -> list[Any]:
     return found
 
 
-def _read(envs: Any) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _read(envs: Any) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
     plain: dict[str, Any] = {}
     for depth, layer in enumerate(_layers(envs)):
         for name, value in vars(layer).items():
             key = f"{depth}/{name}"
             if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-                arrays[f"array/{key}"] = value.copy()
+                arrays |= _named(f"array/{key}", value)
             elif isinstance(value, np.random.Generator):
                 plain[key] = {"generator": value.bit_generator.state}
             elif isinstance(value, _PLAIN):
@@ -228,12 +269,11 @@ def _read(envs: Any) -> dict[str, np.ndarray]:
     return {**arrays, "plain": np.frombuffer(json.dumps(plain).encode(), np.uint8).copy()}
 
 
-def _write(envs: Any, state: Mapping[str, np.ndarray]) -> None:
+def _write(envs: Any, state: Mapping[str, Array]) -> None:
     layers = _layers(envs)
-    for name, value in state.items():
-        if name.startswith("array/"):
-            _, depth, attribute = name.split("/", 2)
-            setattr(layers[int(depth)], attribute, value.copy())
+    for name in [each.rpartition(":")[0] for each in state if each.startswith("array/")]:
+        _, depth, attribute = name.split("/", 2)
+        setattr(layers[int(depth)], attribute, _of(state, name))
     for key, value in json.loads(state["plain"].tobytes().decode()).items():
         depth, attribute = key.split("/", 1)
         if isinstance(value, dict):

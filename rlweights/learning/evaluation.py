@@ -1,4 +1,4 @@
-"""Judging an agent: whole episodes in the real environment."""
+"""Evaluation of an agent: whole episodes in the real environment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import numpy as np
 
 from rlweights.learning.distributions import Distribution
 from rlweights.learning.stepper import Stepper
+from rlweights.weights.arrays import Array
 
 
 @dataclass(frozen=True)
 class Result:
     """Returns and lengths of evaluated episodes, in a fixed order."""
 
-    returns: np.ndarray  # [episodes] float64
-    lengths: np.ndarray  # [episodes] int64
+    returns: Array  # [episodes] float64
+    lengths: Array  # [episodes] int64
 
     @property
     def mean(self) -> float:
@@ -42,7 +43,7 @@ def evaluation_seed(seed: int) -> int:
 
 
 def evaluate(
-    policy: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[[Array], Array],
     envs: gym.vector.VectorEnv,
     distribution: Distribution,
     episodes: int,
@@ -52,7 +53,7 @@ def evaluate(
     """Runs episodes in a vector environment, in any autoreset mode.
 
     Each of the N environments contributes the same number of episodes, its first ones (give or take one):
-    taking whichever episodes end first would favour short ones.
+    taking whichever episodes end first would favor short ones.
 
     Args:
         policy: From observations [N, ...] to distribution parameters [N, P].

@@ -1,14 +1,13 @@
-"""A closer look at an agent while it trains: its weights, and how plastic its hidden units still are."""
+"""Diagnostics of an agent while it trains: its weights, and the plasticity of its hidden units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from rlweights.learning.learner import Learner
 from rlweights.weights import diagnostics
+from rlweights.weights.arrays import Array, Scalar, Tensor, Variable
 from rlweights.weights.compilation import TaggedScalars, compiled
 
 PROBE_SIZE = 256
@@ -17,9 +16,9 @@ PROBE_SIZE = 256
 
 @dataclass(frozen=True)
 class Spread:
-    """What a histogram shows: values, and the bound that they cannot pass; None: there is none."""
+    """The content of a histogram: values, and the bound on their size; None: there is none."""
 
-    values: np.ndarray
+    values: Array
     bound: float | None = None
 
 
@@ -32,7 +31,7 @@ class Inspection:
         probe: The fixed batch [B, ...].
     """
 
-    def __init__(self, learner: Learner, initial: Sequence[np.ndarray], probe: np.ndarray):
+    def __init__(self, learner: Learner, initial: Sequence[Array], probe: Array):
         self._learner = learner
         self._tagged = TaggedScalars()
         self._kernels = [
@@ -48,7 +47,7 @@ class Inspection:
         return self._tagged.unpacked(self._measure(tf.constant(self.probe)).numpy())
 
     def spreads(self) -> dict[str, Spread]:
-        """Returns what histograms show, by tag: the present kernels, and the newest gradient of each.
+        """Returns the content of histograms by tag: the present kernels, and the newest gradient of each.
 
         Nothing is computed for it: the update has left the gradients behind.
         """
@@ -59,15 +58,15 @@ class Inspection:
             spreads[f"gradients/{variable.path}"] = Spread(self._learner.gradients[variable.path].numpy())
         return spreads
 
-    def _limits(self, variable: Any) -> list[Any]:
+    def _limits(self, variable: Variable) -> list[Scalar]:
         """The bounds that rules hold a weight to, as they were in the last optimizer step."""
         optimizer = self._learner.optimizer
         step = tf.maximum(tf.convert_to_tensor(optimizer.iterations) - 1, 0)
         rules = [rule for rule in optimizer.interventions if any(v is variable for v in rule.variables)]
         return [limit for rule in rules if (limit := rule.limit(variable, step)) is not None]
 
-    def _scalars(self, probe):
-        scalars: dict[str, Any] = {}
+    def _scalars(self, probe: Tensor) -> Tensor:
+        scalars: dict[str, Scalar] = {}
         for variable, first in self._kernels:
             layer, weight = variable.path.rpartition("/")[0], variable.value
             scalars[f"weights/{layer}/norm"] = diagnostics.weight_norm(weight)

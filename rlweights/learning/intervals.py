@@ -1,4 +1,4 @@
-"""How sure a number from a few runs is: interquartile means and bootstrap intervals.
+"""Interquartile means and bootstrap intervals: how certain a number from a few runs is.
 
 Reference: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021,
 https://arxiv.org/abs/2108.13264; results agree with the authors' library, rliable.
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
+
+from rlweights.weights.arrays import Array
 
 _ELEMENTS_AT_ONCE = 4_000_000
 
@@ -23,7 +26,7 @@ class Interval:
     high: Any
 
 
-def interquartile_mean(scores, axis: int | None = None) -> Any:
+def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> Any:
     """Returns the mean of the middle half: the lowest and the highest quarter of the scores are left out.
 
     Of n scores ⌊n / 4⌋ go at each end, so up to three scores give their plain mean.
@@ -38,7 +41,7 @@ def interquartile_mean(scores, axis: int | None = None) -> Any:
 
 
 def bootstrap_interval(
-    scores,
+    scores: ArrayLike,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -48,9 +51,9 @@ def bootstrap_interval(
 
     Args:
         scores: [seeds] or [seeds, ...]: each of the trailing entries, for example the points of a learning
-            curve, has an interval of its own.
+            curve, has its own interval.
         statistic: Takes an array and an `axis`, like `numpy.mean` or `interquartile_mean`.
-        confidence: Probability in (0, 1) that the interval is meant to have.
+        confidence: Probability in (0, 1) with which the interval should hold the true value.
         seed: Seed of the resampling.
         resamples: Number of resamples; rliable's papers use 50,000 for final figures.
 
@@ -66,7 +69,7 @@ def bootstrap_interval(
 
 
 def stratified_bootstrap_interval(
-    scores,
+    scores: ArrayLike,
     statistic: Callable[..., Any] = interquartile_mean,
     confidence: float = 0.95,
     seed: int = 0,
@@ -98,7 +101,7 @@ def stratified_bootstrap_interval(
         raise ValueError(f"`confidence` must lie in (0, 1). Received: {confidence}")
     tasks = tuple(np.moveaxis(scores, 1, 0))
 
-    def pooled(*tasks, axis):
+    def pooled(*tasks: Array, axis: int) -> Any:
         return statistic(np.concatenate(tasks, axis=axis), axis=axis)
 
     estimate = pooled(*tasks, axis=0)

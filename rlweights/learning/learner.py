@@ -17,6 +17,7 @@ from rlweights.learning.normalization import RewardScaling
 from rlweights.learning.returns import generalized_advantages
 from rlweights.learning.rule_signals import RuleSignals
 from rlweights.weights import prng
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.diagnostics import update_to_weight_ratio
 from rlweights.weights.optimizer import InterventionOptimizer
 
@@ -68,9 +69,9 @@ class Learner:
             for v in networks.trainable_variables
             if len(v.shape) >= 2
         }
-        """Of each kernel, by path: what the newest step was given, before `max_grad_norm` scaled it.
+        """Of each kernel, by path: its gradient in the newest step, before `max_grad_norm` scaled it.
 
-        They are there to be looked at, so a checkpoint need not hold them.
+        They serve histograms only, so a checkpoint need not hold them.
         """
         rollout = algorithm.n_steps * num_envs
         self._batch_size = algorithm.batch_size or rollout
@@ -80,20 +81,20 @@ class Learner:
         self._signals = RuleSignals(optimizer, networks, distribution)
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> list[Variable]:
         """Everything that a checkpoint must hold to go on exactly."""
         own = [self.iteration, self.bad_streak]
         scaling = [] if self.reward_scaling is None else self.reward_scaling.variables
         return [*own, *self.networks.variables, *scaling, *self.optimizer.variables]
 
-    def progress(self):
-        """The part of the budget that is used up, a scalar in [0, 1]."""
+    def progress(self) -> Scalar:
+        """Returns the part of the budget that is used up, a scalar in [0, 1]."""
         done = tf.cast(self.iteration.value, tf.float32) / float(self.total_iterations)
         return tf.minimum(done, 1.0)
 
     # One iteration --------------------------------------------------------------------------------
 
-    def learn(self, batch: Batch) -> dict[str, Any]:
+    def learn(self, batch: Batch) -> dict[str, Scalar]:
         """Updates the agent by one rollout, ends the iteration, and returns scalars for the records.
 
         The weights must still be those that acted: log-probabilities of the acting policy are computed
@@ -119,7 +120,7 @@ class Learner:
             self.networks.normalization.update(_flatten(batch.observations), _flatten(batch.valid))
         return metrics
 
-    def _prepare(self, batch: Batch) -> tuple[tuple[Any, Minibatch], dict[str, Any]]:
+    def _prepare(self, batch: Batch) -> tuple[tuple[Tensor, Minibatch], dict[str, Scalar]]:
         """Computes log-probabilities, values and advantages of a rollout, each network in one pass."""
         observations = _flatten(batch.observations)
         valid = _flatten(batch.valid)
@@ -161,18 +162,18 @@ class Learner:
         )
         return (observations, minibatch), metrics
 
-    def _optimize(self, samples: tuple[Any, Minibatch], progress) -> dict[str, Any]:
+    def _optimize(self, samples: tuple[Tensor, Minibatch], progress: Scalar) -> dict[str, Scalar]:
         """Runs all epochs of minibatches and returns the means of what they report."""
         epochs, minibatches, size = self.algorithm.n_epochs, self._minibatches, self._batch_size
 
-        def epoch(number, stopped, sums):
+        def epoch(number: Scalar, stopped: Scalar, sums: dict[str, Scalar]) -> tuple[Any, ...]:
             shuffled = samples
             if minibatches > 1:
                 counter = self.iteration.value * epochs + number
                 order = prng.permutation(minibatches * size, self.seed, "shuffle", counter)
                 shuffled = tf.nest.map_structure(lambda x: tf.gather(x, order), samples)
 
-            def minibatch(i, stopped, sums):
+            def minibatch(i: Scalar, stopped: Scalar, sums: dict[str, Scalar]) -> tuple[Any, ...]:
                 part = tf.nest.map_structure(lambda x: _slice(x, i * size, size), shuffled)
                 stopped, scalars = self._step(part, stopped, progress)
                 return i + 1, stopped, tf.nest.map_structure(tf.add, sums, scalars)
@@ -204,7 +205,9 @@ class Learner:
 
     # One optimizer step ---------------------------------------------------------------------------
 
-    def _step(self, part: tuple[Any, Minibatch], stopped, progress) -> tuple[Any, dict[str, Any]]:
+    def _step(
+        self, part: tuple[Tensor, Minibatch], stopped: Scalar, progress: Scalar
+    ) -> tuple[Scalar, dict[str, Scalar]]:
         """Makes one optimizer step, unless the update has been stopped or would not be finite."""
         variables = self.networks.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -220,7 +223,7 @@ class Learner:
         finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
         applies = finite & ~stopped
 
-        def apply():
+        def apply() -> None:
             self.optimizer.apply(gradients, variables)
             for variable, gradient in zip(variables, raw, strict=True):
                 if variable.path in self.gradients:
@@ -243,18 +246,18 @@ class Learner:
         }
         return stopped, sums
 
-    def _loss(self, part: tuple[Any, Minibatch], progress) -> tuple[Any, dict[str, Any]]:
+    def _loss(self, part: tuple[Tensor, Minibatch], progress: Scalar) -> tuple[Scalar, dict[str, Scalar]]:
         """The whole loss of a minibatch: policy, value and entropy, averaged over its valid samples."""
         observations, batch = part
         size = tf.maximum(tf.reduce_sum(batch.valid), 1.0)
 
-        def mean(x):
+        def mean(x: Tensor) -> Scalar:
             return tf.reduce_sum(x * batch.valid) / size
 
         if self.algorithm.normalize_advantage and self._batch_size > 1:
-            centred = batch.advantages - mean(batch.advantages)
-            deviation = tf.sqrt(mean(centred * centred))
-            batch = batch._replace(advantages=centred / (deviation + 1e-8))
+            centered = batch.advantages - mean(batch.advantages)
+            deviation = tf.sqrt(mean(centered * centered))
+            batch = batch._replace(advantages=centered / (deviation + 1e-8))
         parameters = self.networks.policy(observations)
         log_prob = self.distribution.log_prob(parameters, batch.actions)
         per_sample, statistics = self.algorithm.policy_loss(log_prob, batch, progress)
@@ -276,27 +279,27 @@ class Learner:
             "clip_fraction": mean(statistics.get("clip_fraction", tf.zeros_like(log_ratio))),
         }
 
-    def _flat_weights(self):
+    def _flat_weights(self) -> Tensor:
         return tf.concat([tf.reshape(v.value, [-1]) for v in self.networks.trainable_variables], axis=0)
 
 
-def _flatten(x):
+def _flatten(x: Tensor) -> Tensor:
     """[T, N, ...] -> [T * N, ...]."""
     return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
 
 
-def _slice(x, start, size):
+def _slice(x: Tensor, start: Scalar, size: int) -> Tensor:
     """The entries [start, start + size) of the first axis; sizes are static under XLA."""
     begin = tf.concat([start[None], tf.zeros([len(x.shape) - 1], tf.int32)], axis=0)
     return tf.slice(x, begin, [size, *x.shape[1:]])
 
 
-def _nonfinite_rows(x):
+def _nonfinite_rows(x: Tensor) -> Tensor:
     """Whether each of B entries [B, ...] has anything that is not finite."""
     if not x.dtype.is_floating:
         return tf.zeros([x.shape[0]], tf.bool)
     return tf.reduce_any(~tf.math.is_finite(x), axis=list(range(1, len(x.shape))))
 
 
-def _count(x):
+def _count(x: Tensor) -> Scalar:
     return tf.reduce_sum(tf.cast(x, tf.float32))

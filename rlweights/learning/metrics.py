@@ -1,13 +1,12 @@
-"""What policies, values and updates of them look like, as pure functions of tensors."""
-
-from typing import Any
+"""Metrics of policies, of values and of their updates, as pure functions of tensors."""
 
 import tensorflow as tf
 
+from rlweights.weights.arrays import Scalar, Tensor
 from rlweights.weights.diagnostics import masked_mean
 
 
-def policy_churn(before, after) -> Any:
+def policy_churn(before: Tensor, after: Tensor) -> Scalar:
     """Returns the share of states whose greedy action an update has changed; 0 without states.
 
     Args:
@@ -22,7 +21,7 @@ def policy_churn(before, after) -> Any:
     return masked_mean(_float(changed))
 
 
-def approx_kl(log_prob, old_log_prob, mask=None) -> Any:
+def approx_kl(log_prob: Tensor, old_log_prob: Tensor, mask: Tensor | None = None) -> Scalar:
     """Estimates KL(π_old || π) from samples of π_old as the mean of r - 1 - log r, with r = π / π_old.
 
     The estimator is unbiased and, unlike the mean of -log r, never negative.
@@ -38,7 +37,9 @@ def approx_kl(log_prob, old_log_prob, mask=None) -> Any:
     return masked_mean(tf.math.expm1(log_ratio) - log_ratio, mask)
 
 
-def clip_fraction(log_prob, old_log_prob, clip_range, mask=None) -> Any:
+def clip_fraction(
+    log_prob: Tensor, old_log_prob: Tensor, clip_range: Scalar, mask: Tensor | None = None
+) -> Scalar:
     """Returns the share of samples with |r - 1| > clip_range, where PPO's clipping may bind.
 
     Arguments and the value without samples are those of `approx_kl`.
@@ -49,7 +50,7 @@ def clip_fraction(log_prob, old_log_prob, clip_range, mask=None) -> Any:
     return masked_mean(_float(distance > clip_range), mask)
 
 
-def explained_variance(values, returns, mask=None) -> Any:
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor | None = None) -> Scalar:
     """Returns 1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant.
 
     Args:
@@ -62,7 +63,7 @@ def explained_variance(values, returns, mask=None) -> Any:
     """
     values, returns = _float(values), _float(returns)
 
-    def variance(x):
+    def variance(x: Tensor) -> Scalar:
         return masked_mean(tf.square(x - masked_mean(x, mask)), mask)
 
     spread = variance(returns)
@@ -70,5 +71,5 @@ def explained_variance(values, returns, mask=None) -> Any:
     return tf.where(varies, 1.0 - tf.math.divide_no_nan(variance(returns - values), spread), 0.0)
 
 
-def _float(x):
+def _float(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32)

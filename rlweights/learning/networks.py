@@ -1,7 +1,7 @@
 """Policy and value networks: named Keras models from observations to one flat vector of outputs.
 
-Every layer has a name of its own, so that `variable.path` reads "policy/hidden_0/kernel" whatever else
-the process has built before.
+Every layer has a fixed name, so that `variable.path` reads "policy/hidden_0/kernel" whatever else the
+process has built before.
 """
 
 import random
@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from rlweights.learning.normalization import ObservationNormalization
+from rlweights.weights.arrays import Tensor, Variable
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, kernel size and stride of the convolutions of Mnih et al. 2015, "Nature", 518:529."""
@@ -25,9 +26,9 @@ class Trunk(keras.Model):
     Args:
         hidden_sizes: Units of each dense layer.
         activation: Name of a Keras activation.
-        layer_norm: Whether to normalise before each activation.
+        layer_norm: Whether to normalize before each activation.
         convolutions: (filters, kernel size, stride) of each convolution; for images [H, W, C].
-        normalization: Normalises observations first; shared between networks.
+        normalization: Normalizes observations first; shared between networks.
         name: First part of the path of every weight.
         seed: Seed of the initial weights, orthogonal with gain sqrt(2).
     """
@@ -65,18 +66,18 @@ class Trunk(keras.Model):
             for i in range(len(hidden_sizes))
         ]
 
-    def activations(self, observations) -> dict[str, Any]:
+    def activations(self, observations: Tensor) -> dict[str, Tensor]:
         """Returns the outputs [..., units] of every hidden layer by its path ("policy/hidden_0")."""
         layers = [*self.convolutions, *self.hidden]
         outputs = self._outputs(observations)[: len(layers)]
         return {a.kernel.path.rpartition("/")[0]: x for a, x in zip(layers, outputs, strict=True)}
 
-    def _outputs(self, observations) -> list[Any]:
+    def _outputs(self, observations: Tensor) -> list[Tensor]:
         """The outputs of every hidden layer, in order; the last are the features."""
-        x: Any = observations
+        x: Tensor = observations
         if self.normalization is not None:
             x = self.normalization(x)
-        seen: list[Any] = []
+        seen: list[Tensor] = []
         if self.convolutions:
             x = ops.multiply(ops.cast(x, "float32"), 1.0 / 255.0) if x.dtype == "uint8" else x
             for layer in self.convolutions:
@@ -89,27 +90,27 @@ class Trunk(keras.Model):
             seen.append(x)
         return seen or [x]
 
-    def call(self, observations):
+    def call(self, observations: Tensor) -> Tensor:
         """Returns the features [B, units]."""
         return self._outputs(observations)[-1]
 
 
 class CustomTrunk(keras.Model):
-    """Hidden layers of the user's own: whatever turns observations into features [B, units].
+    """The user's hidden layers: any Keras model that turns observations into features [B, units].
 
-    Observations come as float32: images in [0, 1], or normalised if the agent normalises them. Weights are
-    named by this trunk and the model's own layers, "policy/conv/kernel".
+    Observations come as float32: images in [0, 1], or normalized if the agent normalizes them. Weights are
+    named after this trunk and the model's layers, "policy/conv/kernel".
 
     Args:
-        build: From the shape of one observation to a Keras model or layer. Initial weights that have no seed
-            of their own get one from `seed`.
+        build: From the shape of one observation to a Keras model or layer. Initializers without a seed
+            get one from `seed`.
         observation_shape: Shape of one observation.
-        normalization: Normalises observations first; shared between networks.
+        normalization: Normalizes observations first; shared between networks.
         name: First part of the path of every weight.
         seed: Seed of the initial weights.
 
     Raises:
-        ValueError: If what is built is no Keras layer, or does not return features.
+        ValueError: If `build` returns no Keras layer, or its layer does not return features.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class CustomTrunk(keras.Model):
         self.normalization = normalization
         shape = tuple(observation_shape)
         state = random.getstate()
-        random.seed(seed)  # from here Keras takes the seeds of initialisers that have none
+        random.seed(seed)  # from here Keras takes the seeds of initializers that have none
         try:
             with keras.name_scope(name):
                 self.model = build(shape)
@@ -138,18 +139,18 @@ class CustomTrunk(keras.Model):
         if not keras.ops.is_tensor(features) or len(found) != 2 or found[0] != 2:
             raise ValueError(f"must return features [B, units]; two observations became {found}")
 
-    def prepared(self, observations):
+    def prepared(self, observations: Tensor) -> Tensor:
         """Returns observations as the model sees them, float32."""
         if self.normalization is not None:
             return self.normalization(observations)
         scale = 1.0 / 255.0 if observations.dtype == "uint8" else 1.0
         return ops.cast(observations, "float32") * scale
 
-    def activations(self, observations) -> dict[str, Any]:
-        """Returns the features [B, units]; the model's other layers are its own business."""
+    def activations(self, observations: Tensor) -> dict[str, Tensor]:
+        """Returns the features [B, units] as the only layer: those inside the user's model are not known."""
         return {f"{self.name}/features": self(observations)}
 
-    def call(self, observations):
+    def call(self, observations: Tensor) -> Tensor:
         """Returns the features [B, units]."""
         return self.model(self.prepared(observations))
 
@@ -162,7 +163,7 @@ class Head(keras.Model):
         outputs: Number of linear outputs.
         gain: Gain of the orthogonal initial kernel: 0.01 for policies, 1 for values.
         log_std: Initial log standard deviation, appended `outputs` times to the output; None: none.
-        name: First part of the path of the head's own weights.
+        name: First part of the path of the weights of the last layer.
         seed: Seed of the initial weights.
     """
 
@@ -183,7 +184,7 @@ class Head(keras.Model):
         self.initial_log_std = log_std
         self.log_std: Any = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Builds trunk and head under this model's own name."""
         if self.initial_log_std is not None:
             self.log_std = self.add_weight(
@@ -193,7 +194,7 @@ class Head(keras.Model):
             )
         self.built = True
 
-    def call(self, observations):
+    def call(self, observations: Tensor) -> Tensor:
         """Returns the outputs [B, outputs], or [B, 2 * outputs] with log standard deviations."""
         outputs = self.head(self.trunk(observations))
         if self.log_std is None:
@@ -210,27 +211,27 @@ class ActorCritic:
     normalization: ObservationNormalization | None = None
 
     @property
-    def trainable_variables(self) -> list[Any]:
+    def trainable_variables(self) -> list[Variable]:
         """All trainable weights, each once (a shared trunk belongs to both networks)."""
         both = [*self.policy.trainable_variables, *self.value.trainable_variables]
         return list({id(v): v for v in both}.values())
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> list[Variable]:
         """All weights and statistics, each once."""
         both = [*self.policy.variables, *self.value.variables]
         return list({id(v): v for v in both}.values())
 
     @property
-    def log_std(self) -> Any:
+    def log_std(self) -> Variable | None:
         """The policy's log standard deviations [outputs], for continuous actions; else None."""
         return getattr(self.policy, "log_std", None)
 
-    def values(self, observations) -> Any:
+    def values(self, observations: Tensor) -> Tensor:
         """Returns V [B] of observations [B, ...]."""
         return ops.squeeze(self.value(observations), -1)
 
-    def activations(self, observations) -> dict[str, Any]:
+    def activations(self, observations: Tensor) -> dict[str, Tensor]:
         """Returns the hidden activations by layer path ("policy/hidden_0"), [B, units] each."""
         trunks = {id(each.trunk): each.trunk for each in (self.policy, self.value)}
         return {k: v for trunk in trunks.values() for k, v in trunk.activations(observations).items()}
@@ -264,20 +265,20 @@ def actor_critic(
         shared: Whether both networks share one trunk ("trunk/hidden_0").
         convolutions: See `Trunk`.
         log_std: Initial log standard deviation, for continuous actions.
-        normalize_observations: Whether observations are normalised by running statistics, as a layer.
+        normalize_observations: Whether observations are normalized by running statistics, as a layer.
         policy_gain: Gain of the policy's last layer.
-        model: Builds hidden layers of one's own instead of those described here, see `CustomTrunk`.
+        model: Builds the user's hidden layers instead of those described here, see `CustomTrunk`.
         seed: Seed of the initial weights.
 
     Raises:
-        ValueError: If `model` builds what does not fit, or weights whose names depend on what the process
+        ValueError: If `model` builds no network that fits, or weights whose names depend on what the process
             has built before.
     """
     normalization = (
         ObservationNormalization(observation_shape, name="normalization") if normalize_observations else None
     )
 
-    def trunk(name, sizes, seed):
+    def trunk(name: str, sizes: Sequence[int], seed: int) -> Any:
         if model is not None:
             return CustomTrunk(model, observation_shape, normalization=normalization, name=name, seed=seed)
         return Trunk(
@@ -297,7 +298,7 @@ def actor_critic(
     if not shared:
         sizes = hidden_sizes if value_hidden_sizes is None else value_hidden_sizes
         value_trunk = trunk("value", sizes, seed * 1000 + 300)
-    # Built on their own, trunks and heads keep one-part path prefixes; inside a call they would nest.
+    # Built separately, trunks and heads keep one-part path prefixes; inside a call they would nest.
     for each in (policy_trunk, value_trunk):
         each(example)
     policy = Head(
@@ -313,7 +314,7 @@ def actor_critic(
 
 
 def _check_names(trunk: CustomTrunk, another: CustomTrunk) -> None:
-    """Refuses weights that are called otherwise when they are built again: no checkpoint could be read."""
+    """Refuses weights whose names change when they are built again: no checkpoint could be read."""
     ours, theirs = ([v.path.partition("/")[2] for v in each.model.variables] for each in (trunk, another))
     for first, second in zip(ours, theirs, strict=True):
         if first != second:

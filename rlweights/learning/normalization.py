@@ -1,27 +1,30 @@
 """Running statistics of observations and rewards, kept in the graph, as weights of the network."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from rlweights.weights.arrays import Array, Tensor
+
 
 @keras.saving.register_keras_serializable(package="rlweights")
 class ObservationNormalization(keras.layers.Layer):
-    """Normalises observations by their running mean and standard deviation.
+    """Normalizes observations by their running mean and standard deviation.
 
     The statistics are non-trainable weights: they are saved and exported with the network, and do not
     change unless `update` is called, so evaluation and play see them frozen.
 
     Args:
         shape: Shape of one observation.
-        limit: Normalised observations are clipped to [-limit, limit].
+        limit: Normalized observations are clipped to [-limit, limit].
         epsilon: Added to the variance.
         **kwargs: See `keras.layers.Layer`.
     """
 
-    def __init__(self, shape, limit: float = 10.0, epsilon: float = 1e-8, **kwargs):
+    def __init__(self, shape: Sequence[int], limit: float = 10.0, epsilon: float = 1e-8, **kwargs: Any):
         super().__init__(**{"trainable": False, **kwargs})
         self.observation_shape = tuple(int(n) for n in shape)
         self.limit = float(limit)
@@ -34,26 +37,26 @@ class ObservationNormalization(keras.layers.Layer):
         )
         self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
 
-    def call(self, observations):
-        """Returns the normalised observations [B, ...]."""
-        inverse: Any = ops.rsqrt(self.variance + self.epsilon)
+    def call(self, observations: Tensor) -> Tensor:
+        """Returns the normalized observations [B, ...]."""
+        inverse: Tensor = ops.rsqrt(self.variance + self.epsilon)
         return ops.clip((ops.cast(observations, "float32") - self.mean) * inverse, -self.limit, self.limit)
 
-    def update(self, observations, mask) -> None:
+    def update(self, observations: Tensor, mask: Tensor) -> None:
         """Merges a batch into the statistics; observations that are not finite do not count.
 
         Args:
             observations: [B, ...].
             mask: [B], 1 where the observation counts.
         """
-        x: Any = ops.cast(observations, "float32")
+        x: Tensor = ops.cast(observations, "float32")
         finite = ops.all(ops.isfinite(x), axis=tuple(range(1, len(x.shape))), keepdims=True)
         weight = ops.where(finite, ops.reshape(mask, finite.shape), 0.0)
         _merge(self, ops.where(finite, x, 0.0), weight, axes=0)
 
     def numpy_scale(
-        self, mean: np.ndarray | None = None, variance: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, float]:
+        self, mean: Array | None = None, variance: Array | None = None
+    ) -> tuple[Array, Array, float]:
         """Returns (mean, 1 / standard deviation, limit) for a forward pass in NumPy.
 
         Args:
@@ -64,7 +67,7 @@ class ObservationNormalization(keras.layers.Layer):
         variance = self.variance.numpy().copy() if variance is None else variance
         return mean, 1.0 / np.sqrt(variance + np.float32(self.epsilon)), self.limit
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         own = {"shape": self.observation_shape, "limit": self.limit, "epsilon": self.epsilon}
         return super().get_config() | own
@@ -83,7 +86,9 @@ class RewardScaling(keras.layers.Layer):
     Reference: Engstrom et al., "Implementation Matters in Deep Policy Gradients", 2020, section 3.
     """
 
-    def __init__(self, num_envs: int, gamma: float, limit: float = 10.0, epsilon: float = 1e-8, **kwargs):
+    def __init__(
+        self, num_envs: int, gamma: float, limit: float = 10.0, epsilon: float = 1e-8, **kwargs: Any
+    ):
         super().__init__(trainable=False, **kwargs)
         self.gamma = float(gamma)
         self.limit = float(limit)
@@ -94,7 +99,7 @@ class RewardScaling(keras.layers.Layer):
         self.variance = add(shape=(), initializer="ones", trainable=False, name="variance")
         self.count = add(shape=(), initializer="zeros", trainable=False, name="count")
 
-    def scale(self, rewards, continues, valid):
+    def scale(self, rewards: Tensor, continues: Tensor, valid: Tensor) -> Tensor:
         """Updates the statistics by a rollout and returns its scaled rewards.
 
         Args:
@@ -106,28 +111,28 @@ class RewardScaling(keras.layers.Layer):
             Scaled and clipped rewards [T, N]. Those that are not finite are left alone, and do not count.
         """
         finite = ops.isfinite(rewards)
-        usable: Any = ops.where(finite, rewards, 0.0)
+        usable: Tensor = ops.where(finite, rewards, 0.0)
 
-        def step(carried, inputs):
+        def step(carried: Tensor, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             reward, goes_on = inputs
             current = carried * self.gamma + reward
             return current * goes_on, current
 
-        scanned: Any = ops.scan(step, ops.convert_to_tensor(self.returns), (usable, continues))
+        scanned: Tensor = ops.scan(step, ops.convert_to_tensor(self.returns), (usable, continues))
         carried, running = scanned
         self.returns.assign(carried)
         _merge(self, running, valid, axes=(0, 1))
-        inverse: Any = ops.rsqrt(self.variance + self.epsilon)
+        inverse: Tensor = ops.rsqrt(self.variance + self.epsilon)
         return ops.where(finite, ops.clip(usable * inverse, -self.limit, self.limit), rewards)
 
 
-def _merge(statistics, values, weight, axes) -> None:
+def _merge(statistics: Any, values: Tensor, weight: Tensor, axes: int | tuple[int, ...]) -> None:
     """Merges a batch into mean, variance and count (Chan, Golub and LeVeque 1979, pairwise update)."""
-    count: Any = ops.sum(weight)
-    size: Any = ops.maximum(count, 1.0)
-    mean: Any = ops.sum(values * weight / size, axis=axes)
-    variance: Any = ops.sum(ops.square(values - mean) * weight / size, axis=axes)
-    total: Any = statistics.count + count
+    count: Tensor = ops.sum(weight)
+    size: Tensor = ops.maximum(count, 1.0)
+    mean: Tensor = ops.sum(values * weight / size, axis=axes)
+    variance: Tensor = ops.sum(ops.square(values - mean) * weight / size, axis=axes)
+    total: Tensor = statistics.count + count
     share = count / ops.maximum(total, 1.0)  # of the batch; 0 leaves everything as it is
     difference = mean - statistics.mean
     change = variance - statistics.variance + ops.square(difference) * (1.0 - share)

@@ -8,8 +8,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from rlweights.weights.arrays import Tensor
 
-def generalized_advantages(rewards, values, next_values, discounts, continues, gae_lambda) -> Any:
+
+def generalized_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    discounts: Tensor,
+    continues: Tensor,
+    gae_lambda: float,
+) -> Tensor:
     """Estimates advantages as exponentially weighted sums of temporal-difference errors.
 
         δₜ = rₜ + γₜ V(s'ₜ) - V(sₜ)
@@ -46,7 +55,7 @@ def generalized_advantages(rewards, values, next_values, discounts, continues, g
     return _discounted_sums(errors, discounts * continues * gae_lambda, tf.zeros_like(errors[0]))
 
 
-def discounted_returns(rewards, discounts, continues, bootstrap) -> Any:
+def discounted_returns(rewards: Tensor, discounts: Tensor, continues: Tensor, bootstrap: Tensor) -> Tensor:
     """Sums the discounted rewards from each step to the end of its episode or of the rollout.
 
         Gₜ = rₜ + γₜ cₜ Gₜ₊₁        with G_T = bootstrap
@@ -71,7 +80,7 @@ def discounted_returns(rewards, discounts, continues, bootstrap) -> Any:
     return _discounted_sums(rewards, discounts * continues, bootstrap)
 
 
-def _discounted_sums(terms, factors, last):
+def _discounted_sums(terms: Tensor, factors: Tensor, last: Tensor) -> Tensor:
     """Solves xₜ = termsₜ + factorsₜ xₜ₊₁ with x_T = last, from the end to the beginning.
 
     The recurrence is associative, but going through it step by step is the fastest way on a CPU: XLA makes
@@ -85,7 +94,7 @@ def _discounted_sums(terms, factors, last):
     )
 
 
-def _check_shapes(**arrays) -> None:
+def _check_shapes(**arrays: Any) -> None:
     """Refuses shapes that would broadcast silently."""
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:

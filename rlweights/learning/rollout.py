@@ -3,16 +3,16 @@
 Shapes: T steps of N environments, time-major [T, N, ...].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.batch import Batch, Episodes
+from rlweights.learning.continuation import Continuation, as_bits, from_bits
 from rlweights.learning.distributions import Distribution
-from rlweights.learning.stepper import Stepper
+from rlweights.weights.arrays import Array
 
 __all__ = ["BrokenEnvironment", "Episodes", "Rollout"]
 
@@ -25,37 +25,77 @@ class Rollout:
     environments that returned such an observation begin the next rollout afresh.
 
     Args:
-        envs: The vector environment.
+        episodes: The vector environment, and how it goes on where it was.
         distribution: Of the actions, over the policy's output.
         n_steps: Steps T of each environment in one rollout.
         seed: Seed of the action noise and of the environments.
     """
 
-    def __init__(self, envs: gym.vector.VectorEnv, distribution: Distribution, n_steps: int, seed: int):
-        self.stepper = Stepper(envs)
+    def __init__(self, episodes: Continuation, distribution: Distribution, n_steps: int, seed: int):
+        self.episodes = episodes
+        self.stepper = episodes.stepper
         self.distribution = distribution
         self.n_steps = n_steps
         self.seed = seed
-        self.num_envs = envs.num_envs
+        self.num_envs = self.stepper.num_envs
         self._observations: Any = None
         self._attempt = 0
-        self._spoiled = False
+        self._broken = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
 
-    def reset(self, iteration: int, attempt: int = 0) -> None:
-        """Resets all environments, seeded by (seed, iteration, attempt); running episodes are cut."""
+    def begin(self, iteration: int, attempt: int = 0) -> None:
+        """Begins new episodes everywhere, seeded by (seed, iteration, attempt)."""
         self._attempt = attempt
-        state = np.random.SeedSequence([self.seed, iteration, attempt]).generate_state(1, np.uint32)
-        self._observations = self.stepper.reset(int(state[0] >> 1))
-        self._spoiled = False
+        self._observations = self.episodes.reset(self._env_seed(iteration))
         self._returns[:] = 0.0
         self._lengths[:] = 0
 
+    def state(self) -> dict[str, Array]:
+        """Returns what another rollout needs to go on from here, by name."""
+        own = {
+            "attempt": np.array(self._attempt, np.int64),
+            "returns": as_bits(self._returns),
+            "lengths": self._lengths.copy(),
+        }
+        return own | {f"envs/{name}": value for name, value in self.episodes.state().items()}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Goes on from a state.
+
+        Raises:
+            BrokenEnvironment: If the environments do not come out where they were.
+        """
+        self._attempt = int(state["attempt"])
+        self._returns[:] = from_bits(state["returns"])
+        self._lengths[:] = state["lengths"]
+        envs = {name.removeprefix("envs/"): x for name, x in state.items() if name.startswith("envs/")}
+        self._observations = self.episodes.restore(envs)
+
+    def renew(self, iteration: int) -> Array:
+        """Begins new episodes where the last rollout broke one, or everywhere if that has become due.
+
+        Returns:
+            Where that was [N]; what ran there is cut.
+        """
+        seed, cut = self._env_seed(iteration), np.zeros(self.num_envs, bool)
+        if self.episodes.due():
+            self._observations, cut = self.episodes.reset(seed), np.ones(self.num_envs, bool)
+        elif self._broken.any():
+            self._observations, cut = self.episodes.restart(self._broken, seed)
+        self._broken = np.zeros(self.num_envs, bool)
+        self._returns[cut] = 0.0
+        self._lengths[cut] = 0
+        return cut
+
+    def _env_seed(self, iteration: int) -> int:
+        state = np.random.SeedSequence([self.seed, iteration, self._attempt]).generate_state(1, np.uint32)
+        return int(state[0] >> 1)
+
     def collect(
         self,
-        policy: Callable[[np.ndarray], np.ndarray],
-        value: Callable[[np.ndarray], np.ndarray],
+        policy: Callable[[Array], Array],
+        value: Callable[[Array], Array],
         iteration: int,
     ) -> tuple[Batch, Episodes]:
         """Collects one rollout.
@@ -68,8 +108,6 @@ class Rollout:
         Raises:
             BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
         """
-        if self._spoiled:
-            self.reset(iteration, self._attempt)
         T, N = self.n_steps, self.num_envs
         stepper, distribution = self.stepper, self.distribution
         key = np.random.SeedSequence([self.seed, iteration, self._attempt]).generate_state(2, np.uint64)
@@ -78,14 +116,14 @@ class Rollout:
         actions = np.empty((T, N, *distribution.action_shape), distribution.action_dtype)
         rewards, terminated, truncated, valid = (np.empty((T, N), np.float32) for _ in range(4))
         final_values, has_final = (np.zeros((T, N), np.float32) for _ in range(2))
-        finals: dict[tuple[int, int], np.ndarray] = {}
+        finals: dict[tuple[int, int], Array] = {}
         episodes = Episodes()
         current = self._observations
         for t in range(T):
             observations[t] = current
             actions[t] = action = distribution.sample_numpy(policy(current), noise[t])
             phases = stepper.phases
-            step = stepper.step(action)
+            step = self.episodes.step(action)
             current = step.observations
             rewards[t], terminated[t], truncated[t] = step.rewards, step.terminated, step.truncated
             valid[t] = step.valid
@@ -116,8 +154,8 @@ class Rollout:
         )
         return batch, episodes
 
-    def _close(self, ended: np.ndarray, episodes: Episodes, phases: np.ndarray | None) -> None:
-        """Adds the episodes that ended, in their phases, to the iteration's; begins new ones in their place."""
+    def _close(self, ended: Array, episodes: Episodes, phases: Array | None) -> None:
+        """Adds the episodes that ended, in their phases, to the iteration's; begins new ones instead."""
         known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
         episodes.count += int(known.sum())
         episodes.total_return += float(self._returns[known].sum())
@@ -128,7 +166,13 @@ class Rollout:
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
-    def _look_for_nonfinite(self, observations, rewards, finals, episodes: Episodes) -> None:
+    def _look_for_nonfinite(
+        self,
+        observations: Array,
+        rewards: Array,
+        finals: Mapping[tuple[int, int], Array],
+        episodes: Episodes,
+    ) -> None:
         """Describes the first reward or observation that is not finite."""
         looks = [("reward", "in", rewards, 0, 0)]
         if observations.dtype.kind == "f":
@@ -145,4 +189,12 @@ class Rollout:
                 f"{self.stepper.name}: environment {environment + n} of {self.num_envs} returned the {kind} "
                 f"{shown} {when} step {first + t} of a rollout"
             )
-            self._spoiled |= kind == "observation"
+            if kind == "observation":
+                self._broken |= self._of(values, finite, environment)
+
+    def _of(self, values: Array, finite: Array, environment: int) -> Array:
+        """Which environments [N] have something not finite in [T, K, ...], of K from `environment` on."""
+        bad = ~finite.all(axis=(0, *range(2, values.ndim)))
+        broken = np.zeros(self.num_envs, bool)
+        broken[environment : environment + len(bad)] = bad
+        return broken

@@ -1,12 +1,12 @@
-"""What the learner tells the rules: the feedback that they have asked for, written in the graph."""
+"""The feedback that rules ask the learner for, written in the graph."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 
 from rlweights.learning.distributions import Distribution
 from rlweights.learning.networks import ActorCritic
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.diagnostics import dormant_scores
 from rlweights.weights.optimizer import InterventionOptimizer
 
@@ -28,12 +28,12 @@ class RuleSignals:
         self._networks = networks
         self._distribution = distribution
 
-    def acted(self, observations, parameters, valid) -> None:
+    def acted(self, observations: Tensor, parameters: Tensor, valid: Tensor) -> None:
         """Writes how far the policy that has acted is from the clean one.
 
         Args:
             observations: [B, ...], those of the rollout.
-            parameters: [B, P], what the acting policy made of them.
+            parameters: [B, P], the outputs of the acting policy for them.
             valid: [B], 0 where a sample does not count.
         """
         if "policy_distance" not in self._board:
@@ -44,7 +44,7 @@ class RuleSignals:
         distance = self._distribution.distance(clean, parameters, valid)
         _assign_finite(self._board["policy_distance"], distance)
 
-    def updated(self, metrics: Mapping[str, Any], observations, progress) -> None:
+    def updated(self, metrics: Mapping[str, Scalar], observations: Tensor, progress: Scalar) -> None:
         """Writes scalars of the update by their names, dormant scores, and the progress.
 
         Args:
@@ -64,6 +64,6 @@ class RuleSignals:
             self._board["progress"].assign(progress)
 
 
-def _assign_finite(variable, value) -> None:
+def _assign_finite(variable: Variable, value: Tensor) -> None:
     """Assigns what is finite and keeps the rest: nothing else may get into a checkpoint."""
     variable.assign(tf.where(tf.math.is_finite(value), value, variable.value))

@@ -1,4 +1,4 @@
-"""Between Gymnasium's spaces and arrays: observations become one array, network outputs become actions."""
+"""Between Gymnasium's spaces and arrays: observations become one array, sampled actions the environment's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+
+from rlweights.weights.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class ObservationEncoder:
 
     shape: tuple[int, ...]
     dtype: str
-    encode: Callable[[Any], np.ndarray]
+    encode: Callable[[Any], Array]
 
     @property
     def is_image(self) -> bool:
@@ -57,13 +59,13 @@ def _is_image(space: spaces.Box) -> bool:
     return space.dtype == np.uint8 and len(space.shape) in (2, 3) and sorted(space.shape)[-2] >= 36
 
 
-def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
+def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], Array]]:
     """Size of a flat float32 encoding, and the function that makes it."""
     if isinstance(space, spaces.Box):
         size = int(np.prod(space.shape))
         scale = np.float32(1 / 255) if space.dtype == np.uint8 else None
 
-        def box(x):
+        def box(x: Any) -> Array:
             flat = np.asarray(x, np.float32).reshape(-1, size)
             return flat if scale is None else flat * scale
 
@@ -77,7 +79,7 @@ def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
         starts = np.asarray(space.start).ravel().astype(int)
         tables = [np.eye(n, dtype=np.float32) for n in counts]
 
-        def multi_discrete(x):
+        def multi_discrete(x: Any) -> Array:
             columns = _places(x, starts, len(counts))
             return np.concatenate([t[columns[:, i]] for i, t in enumerate(tables)], axis=1)
 
@@ -94,7 +96,7 @@ def _flat(space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
     raise ValueError(f"unsupported observation space: {space}")
 
 
-def _part(key: Any, space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarray]]:
+def _part(key: Any, space: spaces.Space) -> tuple[int, Callable[[Any], Array]]:
     """As `_flat`, for one part of a dict or a tuple."""
     try:
         return _flat(space)
@@ -103,7 +105,7 @@ def _part(key: Any, space: spaces.Space) -> tuple[int, Callable[[Any], np.ndarra
         raise ValueError(f"{error} at {key!r}{way}") from None
 
 
-def _places(x: Any, start: Any, columns: int) -> np.ndarray:
+def _places(x: Any, start: Any, columns: int) -> Array:
     """Whole numbers as indices [N, columns]; an index below 0 would silently count from the end."""
     array = np.asarray(x)
     if array.dtype.kind not in "iu":
@@ -114,7 +116,7 @@ def _places(x: Any, start: Any, columns: int) -> np.ndarray:
     return places
 
 
-def action_decoder(space: spaces.Space) -> Callable[[np.ndarray], np.ndarray]:
+def action_decoder(space: spaces.Space) -> Callable[[Array], Array]:
     """Returns the function from a batch of sampled actions to what the environment takes.
 
     Discrete actions are counted from the space's `start`. Continuous actions are clipped to the space's

@@ -1,5 +1,6 @@
 """A Gymnasium vector environment as arrays: every autoreset mode alike, and errors that name it."""
 
+import traceback
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -7,19 +8,21 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.replay import described
 from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
+from rlweights.weights.arrays import Array
 
 
 class Transition(NamedTuple):
     """One step of N environments."""
 
-    observations: np.ndarray  # [N, ...], to act on next
-    rewards: np.ndarray  # [N]
-    terminated: np.ndarray  # [N] bool, the step ended its episode for good
-    truncated: np.ndarray  # [N] bool, the step's episode was cut off
-    ended: np.ndarray  # [N] bool, either of both
-    valid: np.ndarray  # [N] bool, False where the step was a reset that ignored its action
-    finals: dict[int, np.ndarray]  # where an episode was cut and `observations` shows the next one already
+    observations: Array  # [N, ...], to act on next
+    rewards: Array  # [N]
+    terminated: Array  # [N] bool, the step ended its episode for good
+    truncated: Array  # [N] bool, the step's episode was cut off
+    ended: Array  # [N] bool, either of both
+    valid: Array  # [N] bool, False where the step was a reset that ignored its action
+    finals: dict[int, Array]  # where an episode was cut and `observations` shows the next one already
 
 
 class Stepper:
@@ -54,21 +57,44 @@ class Stepper:
         """Whether the observation after an episode's end belongs to the next episode already."""
         return self.mode is not AutoresetMode.NEXT_STEP
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> Array:
         """Resets all environments by one seed and returns their observations [N, ...]."""
         self._valid = self._all
         return self._reset(seed=seed)
 
-    def step(self, actions: np.ndarray) -> Transition:
+    def reset_some(self, which: Array) -> Array:
+        """Begins the next episodes where `which` [N] says so; returns the observations [N, ...] of all."""
+        self._valid = self._all
+        return self._reset(options={"reset_mask": which})
+
+    def restored(self, observations: Any) -> Array:
+        """Takes over environments that stand in the middle of episodes.
+
+        Args:
+            observations: Theirs, as the vector environment gives them.
+
+        Returns:
+            The same, encoded [N, ...].
+        """
+        self._valid = self._all
+        return self._encoded(observations)
+
+    @property
+    def valid(self) -> Array:
+        """Whether the next step of each environment [N] will be one, and not a reset."""
+        return self._valid
+
+    @valid.setter
+    def valid(self, value: Array) -> None:
+        self._valid = self._all if value.all() else value
+
+    def step(self, actions: Array) -> Transition:
         """Steps all environments with sampled actions [N, ...].
 
         Raises:
             BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
         """
-        try:
-            raw, rewards, terminated, truncated, info = self.envs.step(self._decode(actions))
-        except Exception as error:  # whatever a user's environment raises
-            raise BrokenEnvironment(f"{self.name}: step() raised {_described(error)}") from error
+        raw, rewards, terminated, truncated, info = self._asked("step", self._decode(actions))
         rewards = self._checked("rewards", rewards, "fiu", "numbers")
         self._note_phases(info)
         terminated = self._checked("terminations", terminated, "b", "booleans")
@@ -89,11 +115,8 @@ class Stepper:
                 observations = self._reset(options={"reset_mask": ended})
         return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
 
-    def _reset(self, **arguments: Any) -> np.ndarray:
-        try:
-            raw, info = self.envs.reset(**arguments)
-        except Exception as error:  # whatever a user's environment raises
-            raise BrokenEnvironment(f"{self.name}: reset() raised {_described(error)}") from error
+    def _reset(self, **arguments: Any) -> Array:
+        raw, info = self._asked("reset", **arguments)
         self._note_phases(info)
         return self._encoded(raw)
 
@@ -106,13 +129,27 @@ class Stepper:
             self.phases = np.zeros(self.num_envs, np.int64)
         self.phases = np.where(info.get("_phase", self._all), told, self.phases)
 
-    def _final(self, info: dict[str, Any], n: int) -> np.ndarray:
+    def call(self, name: str) -> Any:
+        """Calls a method of every single environment; returns what each gives."""
+        return self._asked("call", name)
+
+    def _asked(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Calls a method of the vector environment; whatever a user's environment raises becomes one line."""
+        try:
+            return getattr(self.envs, method)(*arguments, **named)
+        except BrokenEnvironment:
+            raise
+        except Exception as error:
+            details = "".join(traceback.format_exception(error))
+            raise BrokenEnvironment(f"{self.name}: {method}() raised {described(error)}", details) from error
+
+    def _final(self, info: dict[str, Any], n: int) -> Array:
         final = info.get("final_obs")
         if final is None or final[n] is None:
             raise BrokenEnvironment(f"{self.name}: autoreset in the same step, but no info['final_obs'][{n}]")
         return self._encoded(one_batch(final[n]), 1)[0]
 
-    def _encoded(self, observations: Any, size: int | None = None) -> np.ndarray:
+    def _encoded(self, observations: Any, size: int | None = None) -> Array:
         encoder = self.encoder
         try:
             encoded = encoder.encode(observations)
@@ -128,7 +165,7 @@ class Stepper:
             f"{self.envs.single_observation_space}: {_shown(observations)}"
         )
 
-    def _checked(self, what: str, values: Any, kinds: str, expected: str) -> np.ndarray:
+    def _checked(self, what: str, values: Any, kinds: str, expected: str) -> Array:
         array = np.asarray(values)
         if array.shape != (self.num_envs,) or array.dtype.kind not in kinds:
             raise BrokenEnvironment(
@@ -138,17 +175,13 @@ class Stepper:
 
 
 def _name(envs: gym.vector.VectorEnv) -> str:
-    """The registered id, or the name of the class that was vectorised."""
+    """The registered id, or the name of the class that was vectorized."""
     registered = getattr(envs.spec, "id", None)
     if registered:
         return registered
     vector: Any = envs.unwrapped
     single = getattr(vector, "envs", None)
     return type(single[0].unwrapped if single else vector).__name__
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _shown(value: Any) -> str:

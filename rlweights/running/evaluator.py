@@ -1,4 +1,4 @@
-"""How a run is judged while it trains: whole episodes in the real environment, and films of some."""
+"""Evaluation during training: whole episodes in the real environment, and films of some."""
 
 import contextlib
 import warnings
@@ -14,16 +14,17 @@ from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.building.policy import Policy
 from rlweights.running.config.messages import first_line
 from rlweights.running.video import Film, film
+from rlweights.weights.arrays import Array
 
 MOST_ENVS = 20
 """Environments that evaluate an agent side by side, at most."""
 
-Act = Callable[[np.ndarray], np.ndarray]
+Act = Callable[[Array], Array]
 """From encoded observations [N, ...] to distribution parameters [N, P]."""
 
 
 class Evaluator:
-    """Evaluates and films an agent, in environments that it keeps.
+    """Evaluates and films an agent, in environments that are kept from one evaluation to the next.
 
     Args:
         policy: The agent.
@@ -39,7 +40,7 @@ class Evaluator:
         self._films = self._section.film_frames > 0
 
     def evaluate(self, act: Act, episodes: int) -> Result:
-        """Runs whole episodes: the same ones each time, as far as the agent acts alike."""
+        """Runs whole episodes, from the same seeds each time."""
         size = min(episodes, MOST_ENVS)
         if size not in self._envs:
             self._envs[size] = self._policy.environments.vector(size, evaluation=True)
@@ -53,7 +54,7 @@ class Evaluator:
         )
 
     def scalars(self, result: Result) -> dict[str, float]:
-        """Returns what the records say of an evaluation, and says what they cannot."""
+        """Returns the scalars of an evaluation by tag; says in one line what no scalar can hold."""
         if cut := result.cut(self._policy.environments.evaluation_limit):
             self._say(f"evaluation: {cut}")
         scalars = {"eval/mean_ep_length": float(result.lengths.mean())}
@@ -68,7 +69,7 @@ class Evaluator:
         }
 
     def film(self, act: Act) -> Film | None:
-        """Films an episode; None where the environment cannot be seen, and from then on."""
+        """Films an episode; returns None where the environment does not render, and does not try again."""
         if not self._films:
             return None
         with warnings.catch_warnings():

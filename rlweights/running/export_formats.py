@@ -1,4 +1,4 @@
-"""Exported policies: Keras, SavedModel, LiteRT and ONNX files, checked before they are left behind."""
+"""Exported policies: Keras, SavedModel, LiteRT and ONNX files, each checked before it gets its name."""
 
 import contextlib
 import io
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 TOLERANCE = 1e-5
-"""Largest difference of an output from the agent's own, relative to the largest output above 1."""
+"""Largest difference between outputs of export and agent, relative to the largest output above 1."""
 
 
 def write(agent: Any, target: Path) -> None:
     """Writes the policy of a `TrainedAgent` and checks that it acts identically when loaded.
 
     Raises:
-        ConfigError: If the target's kind is unknown or needs an extra that is not installed, if it exists
-            already, cannot be written or acts differently.
+        ConfigError: If the target's kind is unknown or needs an extra that is not installed; if the target
+            exists already or cannot be written; if the exported model acts differently.
     """
     import numpy as np
 
@@ -32,7 +32,7 @@ def write(agent: Any, target: Path) -> None:
     wanted = np.asarray(agent.policy.networks.policy(observations))
     model = _functional(agent)
     try:
-        # Whatever fails, and however: only a model that was checked ever bears the target's name.
+        # Only a model that was checked gets the target's name, whatever fails before.
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as folder:
             written = Path(folder) / target.name
             got = writers[target.suffix](model, written, observations)
@@ -55,13 +55,13 @@ def _observations(agent: Any) -> Any:
     observations = rng.standard_normal((16, *encoder.shape), dtype=np.float32)
     if normalization is None:
         return observations
-    observations[12:] *= 20  # beyond the limit to which normalised observations are clipped
+    observations[12:] *= 20  # beyond the limit to which normalized observations are clipped
     mean, inverse, _ = normalization.numpy_scale()
     return mean + observations / inverse
 
 
 def _functional(agent: Any) -> Any:
-    """The policy as a functional model of Keras' own layers, which loads without rlweights."""
+    """The policy as a functional model of Keras' layers, which loads without rlweights."""
     import keras
 
     encoder = agent.policy.encoder
@@ -87,7 +87,7 @@ def _functional(agent: Any) -> Any:
 
 
 def _hidden(trunk: Any, x: Any) -> Any:
-    """The trunk's layers, those of the user's own as they are; images are scaled unless normalised."""
+    """The trunk's layers, the user's as they are; images are scaled unless they are normalized."""
     import keras
 
     from rlweights.learning.networks import CustomTrunk
@@ -116,7 +116,7 @@ def _fill(model: Any, policy: Any) -> None:
     """Copies the weights of every layer by its name."""
     from rlweights.learning.networks import Trunk
 
-    trunk, own = policy.trunk, []  # a model of the user's own is not copied, but taken as it is
+    trunk, own = policy.trunk, []  # the user's model is not copied, but taken as it is
     if isinstance(trunk, Trunk):
         own = [*trunk.convolutions, *trunk.hidden, *[n for n in trunk.norms if n is not None]]
     for layer in [*own, policy.head]:
@@ -131,8 +131,8 @@ def _keras(model: Any, target: Path, observations: Any) -> Any:
 
     model.save(target)
     try:
-        loaded = keras.saving.load_model(target)
-    except (TypeError, ValueError):  # a class of the user's own that Keras has not been told of
+        loaded: Any = keras.saving.load_model(target)
+    except (TypeError, ValueError):  # a class of the user that is not registered with Keras
         why = "the file needs classes of your own to load; export a SavedModel, a folder without a suffix"
         raise ConfigError(f"{target.name}: {why}") from None
     return np.asarray(loaded(observations))
@@ -155,7 +155,7 @@ def _tflite(model: Any, target: Path, observations: Any) -> Any:
         data = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     target.write_bytes(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the interpreter moves to a package of its own one day
+        warnings.simplefilter("ignore")  # the interpreter will move to another package
         interpreter = tf.lite.Interpreter(model_content=data)
     entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     interpreter.resize_tensor_input(entry["index"], observations.shape)

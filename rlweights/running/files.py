@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever a kill, a full disk or a power cut does to them."""
+"""Atomic writes: a file is whole or not there, after a kill, a full disk or a power cut as well."""
 
 import contextlib
 import errno
@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes | bytearray) -> None:
-    """Puts `data` at `path` in one act that survives a power cut.
+    """Writes `data` to `path` atomically and durably.
 
-    One process at a time may write a file: what is left half-written of it is taken for a killed one's.
+    One process at a time may write a file: half-written leftovers are taken for those of a killed process.
 
     Raises:
-        OSError: The system refused. No temporary file stays behind and an older file is as it was, except
-            that when only the last act, the sync of the folder, fails, the complete new file is in its place.
+        OSError: If the system refuses. No temporary file stays behind and an older file is unchanged, except
+            when only the last step, the sync of the folder, fails: then the complete new file is there.
     """
     remove_leftovers(path.parent, re.escape(path.name))
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
@@ -41,34 +41,39 @@ def write(path: Path, data: bytes | bytearray) -> None:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Puts a file of the same folder at `path`, in one act like that of `write`."""
+    """Moves a file of the same folder to `path`, atomically and durably like `write`."""
     sync(temporary)
     os.replace(temporary, path)
     _sync_folder(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Waits until what was written to a file, by any process, is on the disk."""
+    """Waits until everything that any process wrote to a file is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def must_exist(path: Path) -> None:
-    """Notices what writing to an open file does not: that nobody will find it again.
+    """Makes sure that a file that is open for writing still has its name.
 
     Raises:
-        FileNotFoundError: If there is no such file any more.
+        FileNotFoundError: If there is no such file anymore.
     """
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "it has vanished")
 
 
 def remove_leftovers(folder: Path, target: str) -> None:
-    """Removes what killed processes left half-written of files whose names match the pattern `target`."""
+    """Removes the half-written leftovers of killed processes, of files whose names match `target`.
+
+    Args:
+        folder: The folder of the files.
+        target: A regular expression for their names.
+    """
     leftover = re.compile(target + r"\.[0-9a-f]{8}\.tmp")
     for name in os.listdir(folder):
         if leftover.fullmatch(name):
-            with contextlib.suppress(OSError):  # in the way of nothing
+            with contextlib.suppress(OSError):  # a leftover does no harm
                 (folder / name).unlink()
 
 

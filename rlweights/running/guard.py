@@ -1,4 +1,4 @@
-"""What follows from numbers that are not finite, and from training that cannot go on."""
+"""The guard of a run: decides whether training goes on after numbers that are not finite."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,18 @@ MAX_ROLLBACKS = 3
 """Attempts to train past one checkpoint."""
 
 QUANTITIES = ("weights", "observations", "rewards", "loss", "gradients")
-"""In the order in which one makes the next one bad."""
+"""Quantities that may be not finite, in the order of cause and effect."""
 
 
 class NotFinite(Exception):
-    """Something is not finite and does not get better by skipping updates; the message says what."""
+    """Something is not finite, and skipping updates does not help; the message names it."""
 
 
 class Guard:
     """Watches the updates of a run.
 
-    The compiled update has skipped every optimizer step that was not finite. Here it is decided whether
-    training may go on all the same.
+    The compiled update has skipped every optimizer step that was not finite. The guard decides whether
+    training goes on nevertheless.
 
     Args:
         section: The agent's settings.
@@ -35,8 +35,8 @@ class Guard:
         """Looks at one iteration.
 
         Raises:
-            NotFinite: If training must not simply go on. It names what was bad first: at the beginning of
-                the streak, and in the order of cause and effect.
+            NotFinite: If training must not simply go on. The message names the first quantity that was bad:
+                at the beginning of the streak, and in the order of cause and effect.
         """
         bad = [name for name in QUANTITIES if scalars[f"update/nonfinite_{name}"]]
         if not scalars["update/skipped"] and "weights" not in bad:

@@ -13,9 +13,9 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """For the time of a `with` block, turns the first SIGINT or SIGTERM into a request to end.
 
-    A second one gets the system's own treatment and ends the process at once, even where Python would not
-    get to see it: in a step of an environment that hangs, or in a long compilation. Nothing that the process
-    writes is harmed by that. In a thread other than the main one nothing is changed.
+    A second signal has the default effect and ends the process at once, even where Python would not get to
+    see it: in a step of an environment that hangs, or in a long compilation. No file that the process writes
+    is harmed by that. In a thread other than the main one nothing is changed.
 
     Attributes:
         number: The signal that came, if one did.
@@ -32,7 +32,7 @@ class Interrupts:
             self._previous = {each: signal.signal(each, self._handle) for each in heeded}
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
@@ -45,10 +45,10 @@ class Interrupts:
 
 
 def _say(text: str) -> None:
-    """Writes a line where no lock of anybody's is needed: the handler may have interrupted its holder.
+    """Writes a line without taking a lock: the handler may have interrupted the holder of one.
 
-    On a terminal it also brings back the cursor, which a live display has hidden: nobody else could after a
-    second signal.
+    On a terminal it also brings back the cursor, which a live display has hidden: after a second signal it
+    would stay hidden.
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     with contextlib.suppress(OSError):  # a closed terminal must not keep the run from saving

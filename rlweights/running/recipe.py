@@ -1,4 +1,4 @@
-"""An agent before it is trained: found, changed, and trained from Python as from the command line."""
+"""An agent before training: finds it, changes it, and trains it from Python as from the command line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlweights.running.trainer import Outcome
 
 Changes = Mapping[str, Any] | Sequence[str]
-"""What differs from an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
+"""Changes of an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
 
 
 class Recipe:
@@ -24,18 +24,18 @@ class Recipe:
     Args:
         agent: Name of a shipped agent, an agent file or a run folder.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
-            "interventions.clipping.bound". None switches off what may be off.
+            "interventions.clipping.bound". None switches off a setting that may be off.
         env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
-        source: Where it came from, for errors.
-        folder: Where files that it names lie.
+        source: The file or option that it came from, for errors.
+        folder: Folder of the files that the agent names.
         name: Names the folder of its runs.
 
     Raises:
         ConfigError: If there is no such agent, or it is not valid with these changes; one line that names
-            file, key, what came, and what is valid.
+            the file, the key, the value, and what is valid.
 
     Examples:
         >>> recipe = Recipe("cartpole", {"algorithm.gamma": 0.99})
@@ -95,8 +95,8 @@ class Recipe:
     ) -> "TrainedAgent":
         """Trains into a run folder and returns the `TrainedAgent` of it.
 
-        The run is the one that `python -m rlweights.train` makes of the same settings, bit for bit. Ctrl-C
-        stops it in good order, and the agent is then what it was at that moment.
+        The run equals the one that `python -m rlweights.train` makes of the same settings, bit for bit.
+        Ctrl-C stops it in good order; the agent returned is then the one of that moment.
 
         Args:
             runs: Folder of all runs; the run is `runs/<name>/<seed>-<time>`.
@@ -105,7 +105,7 @@ class Recipe:
                 run yet, it is begun. A finished run is left as it is. So one and the same call begins a run
                 and goes on with it, however often the process was killed in between.
             quiet: Whether to show no progress.
-            watch: Whether to start TensorBoard beside it, and show its address.
+            watch: Whether to start TensorBoard beside the training, and show its address.
 
         Raises:
             ConfigError: If the agent cannot be built, or the folder cannot be written or trains something
@@ -122,7 +122,7 @@ class Recipe:
         outcome = self.begin(Path(runs), folder=chosen, resume=resume, quiet=quiet, watch=watch)
         return TrainedAgent(outcome.folder)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
         return f"Recipe({self.source!r}{changes})"
 
@@ -139,7 +139,7 @@ def _overrides(changes: Changes) -> tuple[str, ...]:
 def _toml(key: str, value: Any) -> str:
     try:
         return _item(value).as_string()
-    except ValueError:  # tomlkit's word for what no file can hold
+    except ValueError:  # what tomlkit raises for a value that no file can hold
         raise ConfigError(f"{key} = {value!r}: an agent file cannot hold a {type(value).__name__}") from None
 
 

@@ -1,4 +1,4 @@
-"""One training session: an agent is put together, trained, and what came of it is said."""
+"""One training session: builds an agent, trains it, and reports the outcome."""
 
 import contextlib
 import shlex
@@ -29,12 +29,12 @@ def begin(
 
     Args:
         agent: The configuration.
-        source: Where it came from, for errors.
-        folder: Where files that it names lie.
+        source: The file or option that it came from, for errors.
+        folder: Folder of the files that the agent names.
         runs: Folder of all runs.
         name: Names the folder of the agent's runs.
         quiet: Whether to show no progress.
-        watch: Whether to start TensorBoard beside it, and show its address.
+        watch: Whether to start TensorBoard beside the training, and show its address.
 
     Raises:
         ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
@@ -47,6 +47,12 @@ def begin(
 
 def resume(run: Path, overrides: Sequence[str], *, quiet: bool = False, watch: bool = False) -> Outcome:
     """Goes on with a run from its newest checkpoint.
+
+    Args:
+        run: The run folder.
+        overrides: Settings that differ from the run's `agent.toml`, as "key=value".
+        quiet: Whether to show no progress.
+        watch: Whether to start TensorBoard beside the training, and show its address.
 
     Raises:
         ConfigError: If the folder is no run, or what it trains would change; see also `begin`.
@@ -92,7 +98,7 @@ def begin_or_resume(
 
 
 def exit_code(outcome: Outcome) -> int:
-    """What the process says to its shell: 0, or 128 and the signal that ended the run."""
+    """Returns the exit code of the process: 0, or 128 plus the number of the signal that ended the run."""
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

@@ -1,4 +1,4 @@
-"""A trained agent: a run folder turned back into something that acts."""
+"""A trained agent: a run folder turned back into a policy that acts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from rlweights.running.building.policy import Policy
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.saving import checkpoint_file, run_folder
 from rlweights.running.video import play
+from rlweights.weights.arrays import Array
 
 WHICH = ("best", "latest")
 
@@ -20,8 +21,8 @@ WHICH = ("best", "latest")
 class Series(NamedTuple):
     """One scalar over a run, as TensorBoard shows it."""
 
-    steps: np.ndarray  # [rows] int64, environment steps
-    values: np.ndarray  # [rows] float64
+    steps: Array  # [rows] int64, environment steps
+    values: Array  # [rows] float64
 
 
 class TrainedAgent:
@@ -30,6 +31,12 @@ class TrainedAgent:
     Args:
         run: The run folder.
         which: "best" or "latest"; best falls back to latest if no evaluation was made.
+
+    Attributes:
+        folder: The run folder.
+        weights: The file that the weights came from.
+        metadata: What that file says about them: the environment step, and the mean return if it is known.
+        policy: Spaces, networks and environments, see `rlweights.running.building.policy.Policy`.
 
     Raises:
         ConfigError: If the folder is no run, or holds no weights yet.
@@ -62,8 +69,8 @@ class TrainedAgent:
             for tag, points in read_scalars(self.folder).items()
         }
 
-    def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> np.ndarray:
-        """Returns actions for a batch of observations, as the environment takes them.
+    def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> Array:
+        """Returns actions [N, ...] for a batch of observations, in the form that the environment takes.
 
         Args:
             observations: A batch in the form that Gymnasium's vector environments give.
@@ -82,9 +89,12 @@ class TrainedAgent:
 
         Args:
             episodes: Number of episodes.
-            seed: Seed of environments and of sampled actions; None: the one of the run's own evaluations.
-            deterministic: Whether to take the most likely action rather than to sample; None: as the agent
-                file's `evaluation.deterministic` says.
+            seed: Seed of environments and of sampled actions; None: the one of the run's evaluations.
+            deterministic: Whether to take the most likely action rather than to sample; None: the agent
+                file's `evaluation.deterministic`.
+
+        Raises:
+            BrokenEnvironment: If the environment fails.
         """
         if deterministic is None:
             deterministic = self.policy.agent.evaluation.deterministic
@@ -95,8 +105,12 @@ class TrainedAgent:
         finally:
             envs.close()
 
-    def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[np.ndarray], list[float], float]:
-        """Plays episodes in the rendered environment, acting as the run was evaluated.
+    def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[Array], list[float], float]:
+        """Plays episodes in the rendered environment, acting as in the run's evaluations.
+
+        Args:
+            episodes: Number of episodes.
+            seed: Seed of the first episode; each further one has the next seed.
 
         Returns:
             The frames [H, W, 3] uint8, one for every state, the last one included; the return of each
@@ -106,12 +120,16 @@ class TrainedAgent:
             ConfigError: If the environment does not render.
         """
         env = self.policy.environments.rendered("rgb_array")
-        frames: list[np.ndarray] = []
+        frames: list[Array] = []
         returns = self._play(env, episodes, seed, lambda: frames.append(np.asarray(env.render(), np.uint8)))
         return frames, returns, float(env.metadata.get("render_fps", 30))
 
     def show(self, episodes: int = 1, seed: int = 10_000) -> list[float]:
-        """Plays episodes in a window, acting as the run was evaluated; returns the return of each.
+        """Plays episodes in a window, acting as in the run's evaluations; returns the return of each.
+
+        Args:
+            episodes: Number of episodes.
+            seed: Seed of the first episode; each further one has the next seed.
 
         Raises:
             ConfigError: If the environment does not render.

@@ -2,16 +2,23 @@
 
 import contextlib
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError, RecordsError, TrainingStopped
+from rlweights.errors import (
+    FORESEEN,
+    BrokenEnvironment,
+    CheckpointError,
+    ConfigError,
+    RecordsError,
+    TrainingStopped,
+)
 from rlweights.learning.batch import Episodes
 from rlweights.learning.evaluation import Result
 from rlweights.learning.inspection import Inspection
 from rlweights.running.building.assembly import Assembly
+from rlweights.running.config.messages import first_line
 from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
 from rlweights.running.interrupts import Interrupts
@@ -23,6 +30,7 @@ from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_lock import RunLock
 from rlweights.running.saving.run_state import Best, Progress, RunState
 from rlweights.running.video import gif
+from rlweights.weights.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Trainer:
 
     Args:
         assembly: The agent.
-        console: Where progress is shown.
+        console: Shows progress.
     """
 
     def __init__(self, assembly: Assembly, console: Console):
@@ -73,8 +81,9 @@ class Trainer:
         self._evaluator = Evaluator(assembly, self._say)
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
-        self._probe: np.ndarray | None = None
+        self._probe: Array | None = None
         self._state: RunState
+        self._loop_state: dict[str, Array] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
             for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
@@ -83,7 +92,7 @@ class Trainer:
     def __enter__(self) -> "Trainer":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._evaluator.close()
         self.loop.close()
 
@@ -109,7 +118,7 @@ class Trainer:
         Raises:
             TrainingStopped: If updates were not finite for too long.
             BrokenEnvironment: If the environment failed.
-            CheckpointError: If a checkpoint could not be written, or none of those that exist be read.
+            CheckpointError: If a checkpoint could not be written, or if there are some and none can be read.
             RecordsError: If the records could not be written.
             RunLockedError: If another process trains into the folder.
             ConfigError: If the run cannot be resumed as this agent.
@@ -126,13 +135,14 @@ class Trainer:
             records = stack.enter_context(Records(folder, resume_step=first if resume else None))
             self._introduce(records)
             try:
+                self._set_out()
                 result = self._train(records)
                 if result is None:
                     self._end(records, success=False)
-            except (TrainingStopped, BrokenEnvironment):
+            except Exception as error:
                 with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
                     self._end(records, success=False)
-                raise
+                raise self._explained(error) from error
         return Outcome(
             folder,
             result,
@@ -161,6 +171,30 @@ class Trainer:
             self.console.message("there is no checkpoint yet: the run starts over")
         return False
 
+    def _set_out(self) -> None:
+        """Begins the episodes of a run, or goes on with those of the checkpoint that it is resumed from."""
+        if self._loop_state:
+            self.loop.restore(self._loop_state)
+        else:
+            self.loop.begin(self.iteration, self._progress.attempt)
+        if self.loop.cuts:
+            self.console.message(self.loop.cuts)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What ends a command after training has begun: one line, with the traceback in the run folder."""
+        foreseen = isinstance(error, FORESEEN) and not isinstance(error, ConfigError)
+        details = getattr(error, "details", "")
+        if foreseen and not details:
+            return error
+        path = self.folder / "error.txt"
+        try:
+            path.write_text(details or "".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError:
+            return error
+        kind = type(error) if foreseen else TrainingStopped
+        text = str(error) if isinstance(error, FORESEEN) else f"{type(error).__name__}: {first_line(error)}"
+        return kind(f"{text}. The whole traceback: {path}")
+
     def _introduce(self, records: Records) -> None:
         records.summary(layout.layout(), self.env_steps)
         records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
@@ -168,8 +202,6 @@ class Trainer:
 
     def _train(self, records: Records) -> Result | None:
         """Trains, evaluates and saves; None if a signal came before the end."""
-        if self.iteration < self.agent.total_iterations:
-            self.loop.boundary(self.iteration, self._progress.attempt)
         while self._interrupts.number is None:
             try:
                 if self.iteration < self.agent.total_iterations:
@@ -178,7 +210,7 @@ class Trainer:
                 result = self._evaluate(records, self.agent.evaluation.final_episodes)
                 self._end(records, success=True)
                 self._progress.finished = True
-                self._save(records)  # last: who finds it finished finds everything else
+                self._save(records)  # last: a run that is marked as finished has everything else on disk
                 return result
             except NotFinite as error:
                 self._go_back(str(error), records)
@@ -186,7 +218,7 @@ class Trainer:
                 if self._interrupts.number is None:
                     raise
                 return None  # the signal has reached processes of the environment's own
-        if self.loop.exact or self.iteration == self.agent.total_iterations:
+        if self.iteration:
             with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
                 self._save(records)
         return None
@@ -216,7 +248,6 @@ class Trainer:
         if self._saves and self.iteration % self._saves == 0:
             self._save(records)
             self._guard.passed()
-            self.loop.boundary(self.iteration, self._progress.attempt)
 
     def _end(self, records: Records, success: bool) -> None:
         """Saves the latest weights and ends the session in the records."""
@@ -229,7 +260,7 @@ class Trainer:
         """Goes back to the last checkpoint, or to the beginning, to draw other random numbers from there.
 
         Raises:
-            TrainingStopped: If that is not wanted, or was tried too often.
+            TrainingStopped: If the agent file does not allow it, or it was tried too often.
         """
         step, attempt = self.env_steps, self._progress.attempt + 1
         if self._guard.may_go_back():
@@ -238,7 +269,7 @@ class Trainer:
             self._progress.attempt = attempt
             self._state.write_best(self._progress)
             records.rewind(self.env_steps)
-            self.loop.boundary(self.iteration, attempt)
+            self.loop.begin(self.iteration, attempt)
             self.console.message(
                 f"not finite at step {step:,}: {bad}; back to step {self.env_steps:,}, attempt {attempt}"
             )
@@ -266,9 +297,7 @@ class Trainer:
     def _record_phase(self, records: Records, episodes: Episodes) -> None:
         """Records what came of a phase of a changing task, in the iteration that closes it."""
         before = self.env_steps - self.agent.steps_per_iteration
-        closed = self._progress.phases.add(
-            episodes, before, self.env_steps, self.agent.logging.solved_return
-        )
+        closed = self._progress.phases.add(episodes, before, self.env_steps, self.agent.logging.solved_return)
         if closed:
             records.write(self.env_steps, closed)
 
@@ -277,7 +306,7 @@ class Trainer:
             self._inspection = Inspection(self.learner, self._initial, self._probed())
         return self._inspection
 
-    def _probed(self) -> np.ndarray:
+    def _probed(self) -> Array:
         """Observations to measure hidden units on, the same for the whole run: taken when first needed."""
         if self._probe is None:
             self._probe = self.loop.probe()
@@ -300,7 +329,7 @@ class Trainer:
         return result
 
     def _is_filmed(self) -> bool:
-        """Whether the evaluation that is due now has a film: the last one has."""
+        """Whether the evaluation that is due now is filmed; the last one always is."""
         every = self.agent.evaluation.film_every * self._evaluations
         last = self.iteration == self.agent.total_iterations
         return last or bool(every and self.iteration % every == 0)
@@ -311,7 +340,7 @@ class Trainer:
 
     # Saving and restoring -------------------------------------------------------------------------
 
-    def _weights(self) -> dict[str, np.ndarray]:
+    def _weights(self) -> dict[str, Array]:
         """Copies of the networks' present weights, by path."""
         return {v.path: v.numpy().copy() for v in self.assembly.networks.variables}
 
@@ -325,7 +354,8 @@ class Trainer:
         found = self._state.restore(self.console.message)
         if found is None:
             return False
-        self._progress, self._probe = found
+        self._progress, self._probe = found.progress, found.probe
+        self._loop_state = found.loop
         return True
 
 

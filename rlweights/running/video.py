@@ -1,4 +1,4 @@
-"""An agent to look at: episodes in the rendered environment, and a short film of one."""
+"""Episodes in the rendered environment, and films of them."""
 
 import importlib.util
 import io
@@ -15,19 +15,20 @@ from PIL import Image
 
 from rlweights.errors import ConfigError
 from rlweights.running.config.messages import first_line, missing
+from rlweights.weights.arrays import Array
 
 KINDS = (".gif", ".mp4")
-"""Files that `write` knows."""
+"""Suffixes of the files that `write` can write."""
 
 LARGEST = 320
-"""Width and height of a film's frames at most: what TensorBoard shows, and what an event file should hold."""
+"""Largest width and height of a film's frames: what TensorBoard shows, and an event file should hold."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """Frames [H, W, 3] uint8 of one episode, how many of them are a second, and what it returned."""
+    """Frames [H, W, 3] uint8 of one episode, frames per second, and its return."""
 
-    frames: list[np.ndarray]
+    frames: list[Array]
     fps: float
     total_return: float
 
@@ -52,10 +53,10 @@ def film(env: gym.Env, act: Callable[[Any], Any], seed: int, frames: int) -> Fil
         env: Made with `render_mode="rgb_array"`; it is not closed.
         act: From an observation to an action.
         seed: Seed of the episode.
-        frames: Frames at most, 2 or more. A longer episode is shown at its own speed with fewer frames a
-            second: every second one, every fourth one, ..., and how it ended.
+        frames: Largest number of frames, 2 or more. A longer episode keeps its speed with fewer frames per
+            second: every second one, every fourth one, ..., and its last one.
     """
-    kept: list[np.ndarray] = []
+    kept: list[Array] = []
     state, every = 0, 1
 
     def look() -> None:
@@ -74,8 +75,8 @@ def film(env: gym.Env, act: Callable[[Any], Any], seed: int, frames: int) -> Fil
     return Film(kept, float(env.metadata.get("render_fps", 30)) / every, total)
 
 
-def _frame(env: gym.Env) -> np.ndarray:
-    """What the environment shows now, thinned out to at most LARGEST in width and height."""
+def _frame(env: gym.Env) -> Array:
+    """The present picture of the environment, thinned out to at most LARGEST in width and height."""
     frame = np.asarray(env.render())
     if frame.ndim != 3 or frame.shape[-1] != 3:
         raise ValueError(f"render() returned shape {frame.shape} and no picture")
@@ -84,10 +85,10 @@ def _frame(env: gym.Env) -> np.ndarray:
 
 
 def check_writable(path: Path) -> None:
-    """Makes sure that `write` knows such a file, before anybody plays for it.
+    """Makes sure that `write` can write such a file, before an episode is played for it.
 
     Raises:
-        ConfigError: If it does not, or needs the extra `video`.
+        ConfigError: If it cannot, or needs the extra `video`.
     """
     if path.suffix not in KINDS:
         raise ConfigError(f"--record {path}: takes a file that ends in .gif or .mp4")
@@ -95,11 +96,11 @@ def check_writable(path: Path) -> None:
         raise ConfigError(f"--record {path}: {missing('imageio-ffmpeg', 'video')}, or record a .gif")
 
 
-def write(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    """Writes frames [H, W, 3] uint8 as a film; what the file is, its suffix says.
+def write(path: Path, frames: Sequence[Array], fps: float) -> None:
+    """Writes frames [H, W, 3] uint8 as a film; the suffix of the file decides its kind.
 
     Raises:
-        ConfigError: See `check_writable`; or the file cannot be written.
+        ConfigError: See `check_writable`; or if the file cannot be written.
     """
     check_writable(path)
     try:
@@ -114,7 +115,7 @@ def write(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
         raise ConfigError(f"--record {path}: cannot be written: {reason}") from None
 
 
-def _mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+def _mp4(path: Path, frames: Sequence[Array], fps: float) -> None:
     """H.264 in the colors that every player knows, which take even sizes: an odd last line is left out."""
     import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
 
@@ -131,8 +132,8 @@ def _mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
         raise OSError(done.stderr.decode(errors="replace"))
 
 
-def gif(frames: Sequence[np.ndarray], fps: float = 30.0) -> bytes:
-    """Returns frames [H, W, 3] uint8 as one animated GIF that repeats for ever.
+def gif(frames: Sequence[Array], fps: float = 30.0) -> bytes:
+    """Returns frames [H, W, 3] uint8 as one animated GIF that repeats forever.
 
     All frames share the colors of four of them: a palette for each costs fifteen times as long. A frame is
     shown for half a second at most, and the film takes ten minutes at most, whatever `fps` says.

@@ -1,7 +1,7 @@
 """Interventions in `model.fit`: the Keras callback that makes every epoch an iteration."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -49,7 +49,7 @@ class WeightMonitor(keras.callbacks.Callback):
 
     # What Keras calls -----------------------------------------------------------------------------
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks the optimizer before anything is trained.
 
         Raises:
@@ -57,7 +57,7 @@ class WeightMonitor(keras.callbacks.Callback):
         """
         interventions_of(self.model)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begins an iteration.
 
         Raises:
@@ -70,7 +70,7 @@ class WeightMonitor(keras.callbacks.Callback):
         self._demand_probe(optimizer)
         optimizer.begin_iteration()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Ends the iteration, and adds what was measured to `logs`."""
         optimizer = interventions_of(self.model)
         self._demand_probe(optimizer)  # again, because a model may build itself in its first step
@@ -85,11 +85,11 @@ class WeightMonitor(keras.callbacks.Callback):
             logs.update({f"intervention/{name}": float(value) for name, value in metrics.items()})
             logs.update({name: float(value) for name, value in _measured(self.model).items()})
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the weights for evaluation in."""
         self._exchange.enter_context(interventions_of(self.model).evaluation())
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the weights for training in again."""
         self._exchange.close()
 
@@ -125,7 +125,7 @@ def interventions_of(model: Any) -> InterventionOptimizer:
 # Measuring ------------------------------------------------------------------------------------------
 
 
-def _measured(model) -> dict[str, Any]:
+def _measured(model: Any) -> dict[str, Any]:
     """Norm, root mean square and maximum of the trainable kernels of each layer."""
     kernels: dict[str, list[Any]] = {}
     for variable in model.trainable_variables:
@@ -144,7 +144,7 @@ def _scored_layers(optimizer: InterventionOptimizer) -> set[str]:
     return {name.removeprefix(_SCORE) for name in optimizer.feedback if name.startswith(_SCORE)}
 
 
-def _dormant_scores(model, wanted: set[str], probe) -> dict[str, Any]:
+def _dormant_scores(model: Any, wanted: set[str], probe: Any) -> dict[str, Any]:
     """Returns the scores [units] of the layers `wanted`, by path.
 
     Raises:
@@ -165,8 +165,8 @@ def _recording(layers: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
     """Records the outputs [samples, units] of layers: in any model, whether it has a graph or not."""
     outputs: dict[str, list[Any]] = {}
 
-    def recorder(path, call):
-        def record(*args, **kwargs):
+    def recorder(path: str, call: Callable) -> Callable:
+        def record(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
             outputs.setdefault(path, []).append(tf.reshape(output, [-1, output.shape[-1]]))
             return output

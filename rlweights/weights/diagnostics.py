@@ -6,19 +6,22 @@ answer (no entries, no spread, zero norms) return what the function says, and ne
 compile with XLA; of those that need singular values see `singular_values`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from rlweights.weights.arrays import Tensor
+
 # Weights --------------------------------------------------------------------------------------------
 
 
-def weight_norm(weights) -> Any:
+def weight_norm(weights: Any) -> Any:
     """Returns ‖w‖₂; 0 if there are none."""
     return tf.norm(_flat(weights))
 
 
-def weight_rms(weights) -> Any:
+def weight_rms(weights: Any) -> Any:
     """Returns the root mean square √(Σ w² / n), which unlike the norm compares layers; 0 if there are none.
 
     Reference: Juliani and Ash, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
@@ -27,12 +30,12 @@ def weight_rms(weights) -> Any:
     return tf.sqrt(masked_mean(tf.square(_flat(weights))))
 
 
-def weight_max(weights) -> Any:
+def weight_max(weights: Any) -> Any:
     """Returns max |w|; 0 if there are none."""
     return tf.reduce_max(tf.concat([[0.0], tf.abs(_flat(weights))], axis=0))
 
 
-def distance_from_init(weights, initial) -> Any:
+def distance_from_init(weights: Any, initial: Any) -> Any:
     """Returns the root mean square of w - w₀, which L2-Init keeps small; 0 if there are none.
 
     Reference: Kumar, Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
@@ -41,7 +44,7 @@ def distance_from_init(weights, initial) -> Any:
     return tf.sqrt(masked_mean(tf.math.squared_difference(_flat(weights), _flat(initial))))
 
 
-def clipped_share(weights, bound) -> Any:
+def clipped_share(weights: Any, bound: Tensor) -> Any:
     """Returns the share with |w| > bound: before a clamp, what it will change; 0 if there are none.
 
     Args:
@@ -54,7 +57,7 @@ def clipped_share(weights, bound) -> Any:
     return masked_mean(_within(weights, bound, lambda w, b: w > b))
 
 
-def saturated_share(weights, bound, tolerance: float = 1e-6) -> Any:
+def saturated_share(weights: Any, bound: Tensor, tolerance: float = 1e-6) -> Any:
     """Returns the share with |w| ≥ bound (1 - tolerance): after a clamp, what stands at its wall.
 
     Args:
@@ -68,13 +71,13 @@ def saturated_share(weights, bound, tolerance: float = 1e-6) -> Any:
 # Updates --------------------------------------------------------------------------------------------
 
 
-def global_norm(gradients) -> Any:
+def global_norm(gradients: Any) -> Any:
     """Returns √(Σ ‖g‖²) over a nest of gradients; None is no gradient, and none at all have norm 0."""
     present = [tf.cast(g, tf.float32) for g in tf.nest.flatten(gradients) if g is not None]
     return tf.linalg.global_norm(present) if present else tf.zeros([])
 
 
-def update_to_weight_ratio(before, after) -> Any:
+def update_to_weight_ratio(before: Any, after: Any) -> Any:
     """Returns ‖after - before‖ / ‖before‖ of weights; 0 if `before` is zero."""
     before, after = _flat(before), _flat(after)
     return tf.math.divide_no_nan(tf.norm(after - before), tf.norm(before))
@@ -83,7 +86,7 @@ def update_to_weight_ratio(before, after) -> Any:
 # Hidden units ---------------------------------------------------------------------------------------
 
 
-def dormant_scores(activations) -> Any:
+def dormant_scores(activations: Tensor) -> Any:
     """Scores each unit by its mean absolute activation, relative to that of its layer.
 
         sᵢ = E|hᵢ| / (meanₖ E|hₖ| + 1e-9)
@@ -102,7 +105,7 @@ def dormant_scores(activations) -> Any:
     return magnitude / (masked_mean(magnitude) + 1e-9)
 
 
-def dormant_share(activations, tau: float = 0.025) -> Any:
+def dormant_share(activations: Tensor, tau: float = 0.025) -> Any:
     """Returns the share of units with `dormant_scores` sᵢ ≤ tau; 1 for a layer that is all zero.
 
     Args:
@@ -112,7 +115,7 @@ def dormant_share(activations, tau: float = 0.025) -> Any:
     return masked_mean(_float(dormant_scores(activations) <= tau))
 
 
-def dead_units(activations, activation: str = "relu") -> Any:
+def dead_units(activations: Tensor, activation: str = "relu") -> Any:
     """Returns the share of units whose output says nothing about the input.
 
     For "relu" these are the units that are 0 on the whole batch, for any other activation those with a
@@ -132,7 +135,7 @@ def dead_units(activations, activation: str = "relu") -> Any:
     return masked_mean(_float(tf.sqrt(variance) < 1e-3))
 
 
-def saturated_units(activations, threshold: float = 0.99) -> Any:
+def saturated_units(activations: Tensor, threshold: float = 0.99) -> Any:
     """Returns the share of outputs, over samples and units, with |h| > threshold; 0 without samples.
 
     For tanh units, whose gradient is then below 2 % of its largest value.
@@ -148,7 +151,7 @@ def saturated_units(activations, threshold: float = 0.99) -> Any:
 # rank can exceed their number. They are not centred. Features that are all zero have rank 0.
 
 
-def singular_values(features) -> Any:
+def singular_values(features: Tensor) -> Any:
     """Returns the singular values [min(samples, U)] of features [..., U], in descending order.
 
     Keep this out of XLA programs, where a CPU takes 43 s for [2048, 64] against 2.4 ms in a plain graph.
@@ -157,7 +160,7 @@ def singular_values(features) -> Any:
     return tf.linalg.svd(_samples(features), compute_uv=False)
 
 
-def effective_rank(features) -> Any:
+def effective_rank(features: Tensor) -> Any:
     """Returns exp(-Σ p log p) with p = σ / Σ σ: a real number between 1 and U.
 
     Reference: Roy and Vetterli, "The Effective Rank: A Measure of Effective Dimensionality", 2007,
@@ -169,7 +172,7 @@ def effective_rank(features) -> Any:
     return tf.where(total > 0.0, tf.exp(-tf.reduce_sum(tf.math.xlogy(p, p))), 0.0)
 
 
-def srank(features, delta: float = 0.01) -> Any:
+def srank(features: Tensor, delta: float = 0.01) -> Any:
     """Returns the smallest k with σ₁ + ... + σₖ ≥ (1 - delta) Σ σ. Some papers call this "stable rank".
 
     Reference: Kumar et al., "Implicit Under-Parameterization Inhibits Data-Efficient Deep Reinforcement
@@ -178,7 +181,7 @@ def srank(features, delta: float = 0.01) -> Any:
     return _smallest_prefix(singular_values(features), 1.0 - delta)
 
 
-def approximate_rank(features, delta: float = 0.01) -> Any:
+def approximate_rank(features: Tensor, delta: float = 0.01) -> Any:
     """Returns the smallest k with σ₁² + ... + σₖ² ≥ (1 - delta) Σ σ².
 
     Reference: Yang et al., "Harnessing Structures for Value-Based Planning and Reinforcement Learning",
@@ -187,7 +190,7 @@ def approximate_rank(features, delta: float = 0.01) -> Any:
     return _smallest_prefix(tf.square(singular_values(features)), 1.0 - delta)
 
 
-def feature_rank(features, epsilon: float = 0.01) -> Any:
+def feature_rank(features: Tensor, epsilon: float = 0.01) -> Any:
     """Returns the number of singular values with σ / √samples > epsilon.
 
     Reference: Lyle, Rowland and Dabney, "Understanding and Preventing Capacity Loss in Reinforcement
@@ -197,7 +200,7 @@ def feature_rank(features, epsilon: float = 0.01) -> Any:
     return tf.reduce_sum(_float(singular_values(features) > epsilon * scale))
 
 
-def stable_rank_fro(features) -> Any:
+def stable_rank_fro(features: Tensor) -> Any:
     """Returns ‖F‖²_F / ‖F‖²₂ = Σ σ² / σ₁², the stable rank of numerical linear algebra.
 
     Reference: Rudelson and Vershynin, "Sampling from Large Matrices: An Approach through Geometric
@@ -210,7 +213,7 @@ def stable_rank_fro(features) -> Any:
 # Policies and values --------------------------------------------------------------------------------
 
 
-def masked_mean(x, mask=None) -> Any:
+def masked_mean(x: Tensor, mask: Tensor | None = None) -> Any:
     """Returns the mean of the entries of x [...] where mask [...] is not 0; 0 if there are none.
 
     Entries that do not count may even be NaN.
@@ -223,34 +226,34 @@ def masked_mean(x, mask=None) -> Any:
     return tf.reduce_sum(tf.where(counts, x, 0.0)) / tf.cast(tf.maximum(size, 1), x.dtype)
 
 
-def _float(x):
+def _float(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32)
 
 
-def _flat(weights):
+def _flat(weights: Any) -> Tensor:
     """All weights of a nest in one float32 vector."""
     parts = [tf.reshape(_float(w), [-1]) for w in tf.nest.flatten(weights)]
     return tf.concat(parts, axis=0) if parts else tf.zeros([0])
 
 
-def _within(weights, bound, test):
+def _within(weights: Any, bound: Tensor, test: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Applies a test of (|w|, bound) to each weight tensor; one float32 vector of 0 and 1."""
     bound = _float(bound)
     return _flat([test(tf.abs(_float(w)), bound) for w in tf.nest.flatten(weights)])
 
 
-def _samples(activations):
+def _samples(activations: Tensor) -> Tensor:
     """[..., U] -> float32 [samples, U]."""
     activations = _float(activations)
     return tf.reshape(activations, [-1, activations.shape[-1]])
 
 
-def _mean_over_samples(h):
+def _mean_over_samples(h: Tensor) -> Tensor:
     """[samples, U] -> [U]; 0 without samples."""
     return tf.reduce_sum(h, axis=0) / _float(tf.maximum(tf.shape(h)[0], 1))
 
 
-def _smallest_prefix(descending, share):
+def _smallest_prefix(descending: Tensor, share: float) -> Tensor:
     """The smallest number of leading entries that sum to `share` of the total; 0 if that is 0."""
     sums = tf.cumsum(descending)
     total = weight_max(sums)

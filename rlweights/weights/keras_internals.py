@@ -1,6 +1,6 @@
 """Every private attribute of Keras that rlweights touches; a test of each fails when Keras takes it away.
 
-Keras offers no public way to these things. Whoever finds one removes the function here.
+Keras offers no public way to these things. Where one is found, the function here goes.
 """
 
 from typing import Any

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from rlweights.weights import keras_internals
+from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.compilation import as_written
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
@@ -28,7 +29,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     Without rules it equals the inner optimizer bit for bit. It follows the contract of Keras'
     `LossScaleOptimizer`, works in `model.compile` with `jit_compile` on and off, and saves with the model.
     Rules that are undone, or that act between iterations, need to know when an iteration begins and ends:
-    `WeightMonitor` says so in `model.fit` (an iteration is an epoch), a loop of one's own calls
+    `WeightMonitor` says so in `model.fit` (an iteration is an epoch), a loop of the user's own calls
     `begin_iteration` and `end_iteration`.
 
     Args:
@@ -111,7 +112,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         """All state: this wrapper's and its rules', then the inner optimizer's."""
         return super().variables + self.inner.variables
 
-    def slots(self, variable) -> list[Any]:
+    def slots(self, variable: Variable) -> list[Any]:
         """The inner optimizer's per-weight state of `variable` (moments, ...)."""
         index = keras_internals.variable_index(self.inner, variable)
         size = len(keras_internals.trainable_variables(self.inner))
@@ -122,7 +123,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     # One optimizer step ---------------------------------------------------------------------------
 
     @as_written
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
         """Restores clean weights, steps, applies the "after_step" rules, and puts the offsets back."""
         if not self.built:
             if trainable_variables is None:
@@ -168,7 +169,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             return
         step = ops.copy(self.inner.iterations)
 
-        def adapt():
+        def adapt() -> None:
             for rule in self.interventions:
                 rule.begin_iteration(step)
 
@@ -240,24 +241,24 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     # The contract of a wrapping optimizer ---------------------------------------------------------
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         """The inner optimizer's learning rate."""
         return self.inner.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: Any) -> Any:
         self.inner.learning_rate = value
 
     @property
-    def iterations(self):
+    def iterations(self) -> Variable:
         """The inner optimizer's step count."""
         return self.inner.iterations
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Tensor) -> Tensor:
         """Delegates to the inner optimizer."""
         return self.inner.scale_loss(loss)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Ends an iteration that is still under way, so that a finished `fit` leaves clean weights.
 
         Raises:
@@ -278,7 +279,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             store = {str(i): store[str(place)] for i, place in enumerate(places)}
         super().load_own_variables(store)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the inner optimizer and of every rule, and the weights' paths."""
         serialize = keras.saving.serialize_keras_object
         return {
@@ -291,11 +292,13 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> "InterventionOptimizer":
         """Makes the optimizer that `get_config` described."""
         config = dict(config)
 
-        def deserialize(each):
+        def deserialize(each: Any) -> Any:
             return keras.saving.deserialize_keras_object(each, custom_objects=custom_objects)
 
         inner = deserialize(config.pop("inner"))
@@ -322,7 +325,7 @@ def _restore_paths(variables: Sequence[Any], saved: Sequence[str]) -> None:
             keras_internals.set_path(variable, old)
 
 
-def _refuse(inner) -> None:
+def _refuse(inner: Any) -> None:
     """Refuses what would make an inner optimizer act on weights that the rules have not seen."""
     if isinstance(inner, InterventionOptimizer):
         raise ValueError("InterventionOptimizer cannot wrap another one; put all rules into one list.")

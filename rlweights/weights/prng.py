@@ -9,29 +9,34 @@ own ``stateless_uniform`` and ``stateless_normal`` give other numbers under XLA 
 """
 
 import zlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from rlweights.weights.arrays import Scalar, Tensor
 
-def _key(seed, stream: str, counter):
+
+def _key(seed: Scalar, stream: str, counter: Scalar) -> Tensor:
     """The int32[2] Philox key of one draw."""
     mixed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     return tf.stack([mixed, tf.cast(counter, tf.int32)])
 
 
-def _bits(shape, seed, stream: str, counter):
+def _bits(shape: Sequence[int], seed: Scalar, stream: str, counter: Scalar) -> Tensor:
     """uint32 tensor of independent, uniformly distributed bits."""
     key = _key(seed, stream, counter)
     return tf.random.stateless_uniform(shape, key, None, None, dtype=tf.uint32, alg="philox")
 
 
-def _unit(shape, seed, stream: str, counter):
+def _unit(shape: Sequence[int], seed: Scalar, stream: str, counter: Scalar) -> Tensor:
     """Uniform floats on the 2^24 multiples of 2^-24 in [0, 1), which float32 holds exactly."""
     upper = tf.bitwise.right_shift(_bits(shape, seed, stream, counter), tf.constant(8, tf.uint32))
     return tf.cast(tf.cast(upper, tf.int32), tf.float32) * 2.0**-24
 
 
-def uniform(shape, seed, stream: str, counter, low=0.0, high=1.0):
+def uniform(
+    shape: Sequence[int], seed: Scalar, stream: str, counter: Scalar, low: Scalar = 0.0, high: Scalar = 1.0
+) -> Tensor:
     """Draws from the uniform distribution on [low, high).
 
     Args:
@@ -49,7 +54,7 @@ def uniform(shape, seed, stream: str, counter, low=0.0, high=1.0):
     return draws if (low, high) == (0.0, 1.0) else low + (high - low) * draws
 
 
-def normal(shape, seed, stream: str, counter):
+def normal(shape: Sequence[int], seed: Scalar, stream: str, counter: Scalar) -> Tensor:
     """Draws from the standard normal distribution (arguments as for `uniform`).
 
     Returns:
@@ -66,7 +71,7 @@ def normal(shape, seed, stream: str, counter):
     return tf.reshape(tf.reshape(pairs, [-1])[:size], shape)
 
 
-def permutation(size: int, seed, stream: str, counter):
+def permutation(size: int, seed: Scalar, stream: str, counter: Scalar) -> Tensor:
     """Shuffles the integers below `size` without sorting.
 
     Six rounds of an arithmetic bijection on [0, 2^k) (odd multiply, add, xor with the own upper half);

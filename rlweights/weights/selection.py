@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-Variable = Any  # keras.Variable; an alias, because Keras exports the class from its backend at run time
+from rlweights.weights.arrays import Variable
 
 
 class Selector:
@@ -40,10 +40,10 @@ class Selector:
             raise ValueError(f"{self!r} selects none of the weights: {paths}")
         return chosen
 
-    def __and__(self, other):
+    def __and__(self, other: Any):
         return _Both(self, select(other))
 
-    def __or__(self, other):
+    def __or__(self, other: Any):
         return _Either(self, select(other))
 
     def __invert__(self):
@@ -55,7 +55,7 @@ class _Both(Selector):
     left: Selector
     right: Selector
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         pairs = zip(self.left.mask(variables), self.right.mask(variables), strict=True)
         return [a and b for a, b in pairs]
 
@@ -69,7 +69,7 @@ class _Either(Selector):
     left: Selector
     right: Selector
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         pairs = zip(self.left.mask(variables), self.right.mask(variables), strict=True)
         return [a or b for a, b in pairs]
 
@@ -81,7 +81,7 @@ class _Either(Selector):
 class _Not(Selector):
     inner: Selector
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [not yes for yes in self.inner.mask(variables)]
 
     def __repr__(self):
@@ -91,7 +91,7 @@ class _Not(Selector):
 
 @dataclass(frozen=True)
 class _Everything(Selector):
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [True] * len(variables)
 
     def __repr__(self):
@@ -102,7 +102,7 @@ class _Everything(Selector):
 class _Path(Selector):
     pattern: str
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [re.fullmatch(self.pattern, v.path) is not None for v in variables]
 
     def __repr__(self):
@@ -113,7 +113,7 @@ class _Path(Selector):
 class _Kind(Selector):
     names: tuple[str, ...]
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [v.name in self.names for v in variables]
 
     def __repr__(self):
@@ -124,11 +124,11 @@ class _Kind(Selector):
 class _Layers(Selector):
     layers: tuple[Any, ...]  # keras layers, or names of layers
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         owned = {id(w) for each in self.layers if not isinstance(each, str) for w in each.weights}
         names = [each.strip("/") for each in self.layers if isinstance(each, str)]
 
-        def inside(variable):
+        def inside(variable: Variable) -> bool:
             owner = f"/{owner_of(variable)}/"
             return id(variable) in owned or any(f"/{name}/" in owner for name in names)
 
@@ -143,7 +143,7 @@ class _Layers(Selector):
 class _Depth(Selector):
     indices: tuple[int, ...]
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         owners = list(dict.fromkeys(owner_of(v) for v in variables))
         wanted = {owners[i] for i in self.indices if -len(owners) <= i < len(owners)}
         return [owner_of(v) in wanted for v in variables]
@@ -156,7 +156,7 @@ class _Depth(Selector):
 class _Predicate(Selector):
     function: Callable[[Variable], bool]
 
-    def mask(self, variables):
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [bool(self.function(v)) for v in variables]
 
     def __repr__(self):

@@ -50,7 +50,7 @@ def test_two_iterations(name):
         loop = assembly.make_loop()
     variables = assembly.networks.trainable_variables
     before = [variable.numpy() for variable in variables]
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     rows = loop.advance(0, 1)
     rows += loop.advance(1, 1)
     probe = loop.probe()
@@ -64,3 +64,14 @@ def test_two_iterations(name):
             assert np.isfinite(variable.numpy()).all()
             assert not np.array_equal(variable.numpy(), old), f"{variable.path} does not learn"
     assert probe.shape[1:] == assembly.encoder.shape
+
+
+def test_agents_lists_every_shipped_agent(rlweights):
+    code, output, error = rlweights("agents")
+    assert (code, error) == (0, "")
+    heading, *rows = output.splitlines()
+    assert heading.split() == ["agent", "environment", "algorithm", "rules", "expected"]
+    assert [row.split()[0] for row in rows] == list(agent_file.shipped())
+    (row,) = [row for row in rows if row.startswith("cartpole ")]
+    assert row.split() == ["cartpole", "CartPole-v1", "ppo", "clipping,", "adaptive_noise", "475"]
+    assert "(xla)" in next(row for row in rows if row.startswith("cartpole_xla"))

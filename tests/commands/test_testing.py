@@ -24,7 +24,7 @@ class SignFlip(rw.Intervention):
 
     def observe(self, before, after, step):
         pairs = zip(before, after, strict=True)
-        return {"flipped": sum(ops.sum(ops.cast(b != a, "float32")) for b, a in pairs)}
+        return {"flipped": sum(ops.sum(ops.cast(b != a, "float32")) for b, a in pairs)}  # pyright: ignore[reportCallIssue]
 
 
 def test_a_rule_of_ones_own_passes_in_one_line():
@@ -179,7 +179,7 @@ def test_what_is_undone_must_come_back_to_the_last_bit():
         placement = "during_iteration"
 
         def delta(self, weight, step):
-            return 0.1 * ops.ones_like(weight)
+            return 0.1 * ops.ones_like(weight)  # pyright: ignore[reportOperatorIssue]
 
         def finish(self, step):
             for clean in self._owner._offsets.clean:

@@ -3,9 +3,6 @@
 import io
 import json
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -131,15 +128,6 @@ def test_what_went_wrong_in_all_processes_is_said_once(pretend, tmp_path, outcom
     assert "interval" not in found[1]
 
 
-def test_a_process_says_in_one_line_what_went_wrong(tmp_path, capsys):
-    arguments = ["cartpole_plain", None, ["network.activation=tanhh"], str(tmp_path / "runs")]
-    assert workers._process(json.dumps(arguments)) == 2
-    output, error = capsys.readouterr()
-    assert output == ""
-    assert error.startswith("error: ")
-    assert error.endswith("Did you mean 'tanh'?\n")
-
-
 def test_what_is_wrong_for_all_is_one_line_and_starts_nothing(tmp_path):
     code, output, error = trained(2, tmp_path / "runs", agent="cartpol")
     assert (code, output, error.count("\n")) == (2, "", 1)
@@ -155,22 +143,3 @@ def test_seeds_do_not_go_with_resume(tmp_path):
     )
     assert result.exit_code == 2
     assert "it does not go with --resume" in result.stderr
-
-
-def test_a_signal_stops_every_seed_and_their_weights_are_saved(tmp_path):
-    options = f"cartpole_plain --seeds 3 --runs {tmp_path} -n 100_000_000"
-    options += " --set evaluation.every=0 --set network.hidden_sizes=[4]"
-    command = [sys.executable, "-m", "rlweights.train", *options.split()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline, cores = time.monotonic() + 90, min(3, workers.cores())
-    while time.monotonic() < deadline and sum(1 for _ in tmp_path.glob("*/*/progress.csv")) < cores:
-        time.sleep(0.2)
-    time.sleep(1.0)  # past the first compilation, or not: both must stop
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert error == ""
-    assert output.count("stopped") >= 3
-    folders = list(tmp_path.glob("*/*"))
-    assert len(folders) == cores  # none was started after the signal
-    assert all((folder / "latest" / "weights.safetensors").is_file() for folder in folders)

@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from rlweights.learning.algorithms import A2C, ALGORITHMS, PPO, Algorithm, Linear, Reinforce, at
 from rlweights.learning.batch import Minibatch
+from rlweights.learning.continuation import ReplayedVector
 from rlweights.learning.distributions import Categorical, Gaussian
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
+from rlweights.learning.stepper import Stepper
 from support.builders import tiny_learner
 from support.probes import (
     ActionMatters,
@@ -159,8 +161,8 @@ def train(request):
         for variable, value in zip(learner.variables, start, strict=True):
             variable.assign(value)
         envs = vectorised([probe] * 8)
-        rollout = Rollout(envs, distribution, learner.algorithm.n_steps, seed=0)
-        rollout.reset(0)
+        rollout = Rollout(ReplayedVector(Stepper(envs)), distribution, learner.algorithm.n_steps, seed=0)
+        rollout.begin(0)
         for i in range(iterations):
             programs.begin()
             batch, _ = rollout.collect(programs.policy, programs.value, i)

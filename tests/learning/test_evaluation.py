@@ -12,10 +12,12 @@ from rlweights import AdaptiveNoise, Clipping
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.acting import NumpyPolicy
 from rlweights.learning.algorithms import PPO
+from rlweights.learning.continuation import ReplayedVector
 from rlweights.learning.distributions import Categorical
 from rlweights.learning.evaluation import evaluate
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
+from rlweights.learning.stepper import Stepper
 from support.builders import assert_same, everything, tiny_learner, weights
 from support.probes import ActionMatters, Counter, vectorised
 
@@ -79,8 +81,8 @@ def train(evaluates: bool):
     envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
     others = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync")
     programs = HostPrograms(learner, (4,), "float32", 2, xla=False)
-    rollout = Rollout(envs, learner.distribution, 16, seed=0)
-    rollout.reset(0)
+    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, 16, seed=0)
+    rollout.begin(0)
     for i in range(3):
         programs.begin()
         batch, _ = rollout.collect(programs.policy, programs.value, i)

@@ -22,7 +22,7 @@ def trained(name: str, seed: int, *overrides: str) -> tuple[Assembly, list[dict[
     loop = assembly.make_loop()
     rows: list[dict[str, float]] = []
     try:
-        loop.boundary(0, 0)
+        loop.begin(0, 0)
         while len(rows) < agent.total_iterations:
             rows += [scalars for scalars, _ in loop.advance(len(rows), agent.total_iterations - len(rows))]
     finally:

@@ -182,6 +182,7 @@ def test_statistics_far_from_zero_lose_no_precision(tmp_path):
 def test_the_check_sees_observations_of_the_scale_of_the_statistics(tmp_path):
     agent = TrainedAgent(untrained_run(tmp_path, AGENTS["normalized"]))
     normalization = agent.policy.networks.normalization
+    assert normalization is not None
     normalization.mean.assign(np.full(4, 1000.0))
     normalized = np.abs(np.asarray(normalization(export_formats._observations(agent))))
     assert normalized[:12].max() < 5.0  # at the limit of 10 every policy looks alike

@@ -46,7 +46,7 @@ def glitchy(request):
     def plan(iteration: int, what: str = "reward", lasting: bool = False) -> None:
         # Both environments count in Gymnasium, vector steps elsewhere.
         size = STEPS if environment is GlitchyEnv else STEPS // 2
-        environment.plan(what, [iteration * size + 5], lasting)
+        environment.plan(what, [iteration * size + 7], lasting)
 
     yield computer, plan
     environment.plan()
@@ -213,6 +213,7 @@ def test_going_back_takes_back_the_best_weights(tmp_path, monkeypatch):
     def looking(self, say):
         before = best.read_bytes()
         found = restore(self, say)
+        assert found is not None
         seen.append((before, found[0].best.env_steps))
         return found
 
@@ -329,7 +330,7 @@ def test_what_was_not_measured_yet_is_saved_as_that(tmp_path):
     assert restored is not None
     distance = computer.assembly.optimizer.feedback["policy_distance"]
     distance.assign(float("nan"))
-    snapshots.save(*restored, step=10**6)
+    snapshots.save(restored.progress, restored.probe, step=10**6)
     distance.assign(1.0)
     snapshots.restore(print)
     assert np.isnan(distance.numpy())

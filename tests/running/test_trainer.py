@@ -11,13 +11,10 @@ import pytest
 import tensorflow as tf
 
 from rlweights.errors import BrokenEnvironment, guarded
-from rlweights.learning.batch import Episodes
 from rlweights.learning.evaluation import Result
 from rlweights.running import session
 from rlweights.running.records.event_file import read_scalars
-from rlweights.running.records.throughput import Rate
 from rlweights.running.saving import checkpoint_file
-from rlweights.running.saving.run_state import WINDOW, EpisodeWindow
 from support.simulated import (
     STEPS,
     all_finite,
@@ -120,7 +117,7 @@ def test_another_seed_gives_another_run(tmp_path):
     computer = machine()
     weights = []
     for attempt in (0, 1):
-        computer.loop.boundary(0, attempt)
+        computer.loop.begin(0, attempt)
         computer.loop.advance(0, 1)
         weights.append(computer.assembly.networks.trainable_variables[0].numpy().tobytes())
     assert weights[0] != weights[1]
@@ -201,6 +198,7 @@ class Failing:
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
@@ -297,43 +295,3 @@ def test_an_environment_that_breaks(run, tmp_path, monkeypatch, capsys):
     assert metadata == {"env_steps": 9 * STEPS}
     computer.train(folder, resume=True)
     assert_same_result(result(folder), result(whole))
-
-
-# Small parts --------------------------------------------------------------------------------------
-
-
-def test_the_window_holds_the_newest_episodes():
-    window = EpisodeWindow()
-    assert window.scalars() == {}
-    window.add(Episodes(0, 0.0, 0))
-    assert window.scalars() == {}
-    window.add(Episodes(WINDOW, 100.0, 900))
-    window.add(Episodes(WINDOW - 1, 400.0, 1000))
-    mean = 500.0 / (2 * WINDOW - 1)
-    assert window.scalars() == {
-        "rollout/ep_rew_mean": mean,
-        "rollout/ep_len_mean": 1900 / (2 * WINDOW - 1),
-    }
-    window.add(Episodes(1, 3.0, 3))
-    assert window.scalars()["rollout/ep_rew_mean"] == pytest.approx(403.0 / WINDOW)
-    before = window.scalars()
-    for bad in (math.nan, math.inf):
-        window.add(Episodes(5, bad, 5))
-    assert window.scalars() == before
-
-
-def test_the_rate_leaves_out_compilation_and_evaluations(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    rate = Rate()
-    now[0] = 30.0  # compiling
-    rate.tick(1000)
-    assert rate.value is None
-    now[0] = 30.5
-    rate.tick(1000)
-    assert rate.value == 2000.0
-    with rate.paused():
-        now[0] = 90.5
-    now[0] = 92.5
-    rate.tick(3000)
-    assert rate.value == 1500.0

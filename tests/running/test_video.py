@@ -14,7 +14,8 @@ from tensorboard.util import tensor_util
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.running.trained import TrainedAgent
-from rlweights.running.video import LARGEST, film
+from rlweights.running.video import LARGEST, film, gif
+from support.recorded import pictures
 from support.simulated import STEPS, assert_same_result, machine, result
 from support.smallruns import small_run
 
@@ -138,3 +139,16 @@ def test_a_film_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch
     (line,) = said
     assert line.endswith("no film of the agent: no display")
     assert animations(folder) == {}
+
+
+def test_an_animation_may_be_one_frame_and_faster_than_browsers():
+    assert Image.open(io.BytesIO(gif(pictures(1)))).n_frames == 1
+    assert Image.open(io.BytesIO(gif(pictures(3), fps=200))).info["duration"] == 20
+
+
+@pytest.mark.parametrize("count", [150, 2_000])
+def test_an_animation_in_which_nothing_happens_for_long(count):
+    """Frames that are alike become one, and no frame is shown for more than 655 seconds."""
+    still = Image.open(io.BytesIO(gif([np.zeros((8, 8, 3), np.uint8)] * count, fps=0.01)))
+    assert still.n_frames == 1
+    assert still.info["duration"] == min(500 * count, 600_000)

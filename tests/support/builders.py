@@ -102,3 +102,8 @@ def assert_same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def observations(size=64, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(size, width)) * rng.choice([0.1, 1.0, 30.0], (size, 1))).astype(np.float32)

@@ -28,7 +28,9 @@ def built(rules: Sequence[rw.Intervention], network: Any, inner: Any = None) -> 
 
 def step(optimizer: Any, network: Any, gradient: float = 0.0) -> None:
     """One optimizer step whose gradients are all the same number."""
-    optimizer.apply([gradient * ops.ones_like(v) for v in network.trainable_variables])
+    optimizer.apply(
+        [gradient * ops.ones_like(v) for v in network.trainable_variables]  # pyright: ignore[reportOperatorIssue]
+    )
 
 
 def applied(rule: rw.Intervention, network: Any, steps: int = 1) -> Any:

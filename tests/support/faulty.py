@@ -1,6 +1,7 @@
 """Environments that return what is not finite: as functions of TensorFlow, and in Gymnasium."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +19,7 @@ class Glitchy(CartPole):
 
     def __init__(self):
         super().__init__()
-        self._observed = tf.Variable(False, trainable=False)
+        self._observed: Any = tf.Variable(False, trainable=False)
         self._first = tf.Variable(-1, trainable=False)
         self._last = tf.Variable(-1, trainable=False)
         self._chance = tf.Variable(0.0, trainable=False)

@@ -8,10 +8,12 @@ from gymnasium.vector import AutoresetMode
 
 from rlweights import AdaptiveNoise, Clipping, Feedback, Increment, Noise
 from rlweights.learning.algorithms import A2C, PPO
+from rlweights.learning.continuation import ReplayedVector
 from rlweights.learning.distributions import Categorical, Gaussian
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
+from rlweights.learning.stepper import Stepper
 from support.builders import assert_same, everything, learn, random_batch, tiny_learner, weights
 
 
@@ -57,8 +59,8 @@ class Run:
             variable.assign(value)
         same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
         envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync", vector_kwargs=same_step)
-        rollout = Rollout(envs, self.learner.distribution, 16, seed=0)
-        rollout.reset(0)
+        rollout = Rollout(ReplayedVector(Stepper(envs)), self.learner.distribution, 16, seed=0)
+        rollout.begin(0)
         rows = []
         for i in range(3):
             self.programs.begin()

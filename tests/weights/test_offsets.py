@@ -1,5 +1,7 @@
 """The four placements, seen by spies in the model and in the inner optimizer: live = clean + offsets."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ class Experiment:
         self.begin = in_mode(self.optimizer.begin_iteration, mode)
         self.end = in_mode(self.optimizer.end_iteration, mode)
 
-    def now(self):
+    def now(self) -> Any:
         return self.layer.kernel.numpy().copy()
 
     def clean(self):

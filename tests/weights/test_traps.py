@@ -3,6 +3,8 @@
 docs/weights-in-a-compiled-step.md tells the story of each; it names these tests.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -303,7 +305,7 @@ def test_keras_kernels_are_in_by_out():
     layer.build((None, 3))
     assert tuple(layer.kernel.shape) == (3, 5)
     initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform", seed=0)
-    drawn = initializer((3, 500)).numpy()
+    drawn: Any = initializer((3, 500)).numpy()
     assert np.abs(drawn).max() == pytest.approx(np.sqrt(3.0 / 3.0), rel=0.01)  # and not sqrt(3 / 500)
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rlweights.learning.algorithms.base import Algorithm, Count, Fraction, Linear, Positive
 from rlweights.learning.batch import Minibatch
+from rlweights.weights.arrays import Scalar, Tensor
 
 
 class A2C(Algorithm):
@@ -23,8 +24,10 @@ class A2C(Algorithm):
     n_steps: Count = Field(default=5, description="Steps of each environment in one rollout.")
     gae_lambda: Fraction = Field(default=1.0, description="1 gives n-step advantages.")
     learning_rate: Positive | Linear = Field(default=7e-4, description="Learning rate.")
-    normalize_advantage: bool = Field(default=False, description="Normalise the advantages of each rollout.")
+    normalize_advantage: bool = Field(default=False, description="Normalize the advantages of each rollout.")
 
-    def policy_loss(self, log_prob, batch: Minibatch, progress) -> tuple[Any, dict[str, Any]]:
+    def policy_loss(
+        self, log_prob: Tensor, batch: Minibatch, progress: Scalar
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns -A log pi(a|s)."""
         return -batch.advantages * log_prob, {}

@@ -1,4 +1,4 @@
-"""What every policy-gradient algorithm is here: hyper-parameters and a loss."""
+"""The base class of policy-gradient algorithms: hyper-parameters and a loss."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.types import FiniteFloat
 
 from rlweights.learning.batch import Minibatch
+from rlweights.weights.arrays import Scalar, Tensor
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
@@ -22,7 +23,7 @@ class Linear(BaseModel):
     end: FiniteFloat = Field(alias="to")
 
 
-def at(value: Any, progress: Any) -> Any:
+def at(value: float | Linear, progress: Scalar) -> Scalar:
     """Returns the value of a number or `Linear` at a progress in [0, 1] (a float or a tensor)."""
     if isinstance(value, Linear):
         return value.start + (value.end - value.start) * progress
@@ -40,13 +41,13 @@ class Algorithm(BaseModel):
 
     n_steps: Count = Field(default=128, description="Steps of each environment in one rollout.")
     gamma: Fraction = Field(default=0.99, description="Discount factor.")
-    gae_lambda: Fraction = Field(default=0.95, description="Lambda of generalised advantage estimation.")
+    gae_lambda: Fraction = Field(default=0.95, description="Lambda of generalized advantage estimation.")
     learning_rate: Positive | Linear = Field(default=3e-4, description="Learning rate.")
     n_epochs: Count = Field(default=1, description="Passes over a rollout.")
     batch_size: Count | None = Field(
         default=None, description="Size of a minibatch; the whole rollout if unset."
     )
-    normalize_advantage: bool = Field(default=True, description="Normalise the advantages of each minibatch.")
+    normalize_advantage: bool = Field(default=True, description="Normalize the advantages of each minibatch.")
     ent_coef: NonNegative | Linear = Field(default=0.0, description="Weight of the entropy bonus.")
     vf_coef: NonNegative = Field(default=0.5, description="Weight of the value loss.")
     max_grad_norm: Positive | None = Field(
@@ -58,17 +59,19 @@ class Algorithm(BaseModel):
         """The approximate KL divergence beyond which the rest of an update is skipped; None: no limit."""
         return None
 
-    def policy_loss(self, log_prob, batch: Minibatch, progress) -> tuple[Any, dict[str, Any]]:
+    def policy_loss(
+        self, log_prob: Tensor, batch: Minibatch, progress: Scalar
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the per-sample policy loss [B] and per-sample statistics, to be averaged over `valid`.
 
         Args:
             log_prob: Log-probabilities [B] of the actions under the current policy.
-            batch: The minibatch; its advantages are already normalised if that is asked for.
+            batch: The minibatch; its advantages are already normalized if `normalize_advantage` is on.
             progress: Scalar in [0, 1], the part of the budget that is used up.
         """
         raise NotImplementedError
 
-    def value_loss(self, values, batch: Minibatch, progress) -> Any:
+    def value_loss(self, values: Tensor, batch: Minibatch, progress: Scalar) -> Tensor:
         """Returns the per-sample value loss [B]: the squared error, as in Stable-Baselines3."""
         difference = batch.returns - values
         return difference * difference

@@ -1,12 +1,13 @@
 """Proximal policy optimization."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import tensorflow as tf
 from pydantic import Field
 
 from rlweights.learning.algorithms.base import Algorithm, Count, Linear, Positive, at
 from rlweights.learning.batch import Minibatch
+from rlweights.weights.arrays import Scalar, Tensor
 
 
 class PPO(Algorithm):
@@ -37,7 +38,9 @@ class PPO(Algorithm):
         """1.5 times `target_kl`, as Stable-Baselines3 has it."""
         return None if self.target_kl is None else 1.5 * self.target_kl
 
-    def policy_loss(self, log_prob, batch: Minibatch, progress) -> tuple[Any, dict[str, Any]]:
+    def policy_loss(
+        self, log_prob: Tensor, batch: Minibatch, progress: Scalar
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the clipped objective, and the share of samples whose ratio is outside the range."""
         clip = at(self.clip_range, progress)
         ratio = tf.exp(log_prob - batch.old_log_prob)
@@ -45,7 +48,7 @@ class PPO(Algorithm):
         loss = -tf.minimum(ratio * batch.advantages, clipped * batch.advantages)
         return loss, {"clip_fraction": tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)}
 
-    def value_loss(self, values, batch: Minibatch, progress) -> Any:
+    def value_loss(self, values: Tensor, batch: Minibatch, progress: Scalar) -> Tensor:
         """Returns the squared error, of values that moved at most `clip_range_vf` if that is set."""
         if self.clip_range_vf is not None:
             clip = at(self.clip_range_vf, progress)

@@ -1,11 +1,12 @@
 """REINFORCE with a learned baseline."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from rlweights.learning.algorithms.base import Algorithm, Count, Fraction, Linear, Positive
 from rlweights.learning.batch import Minibatch
+from rlweights.weights.arrays import Scalar, Tensor
 
 
 class Reinforce(Algorithm):
@@ -23,6 +24,8 @@ class Reinforce(Algorithm):
     gae_lambda: Fraction = Field(default=1.0, description="1 gives the plain returns of REINFORCE.")
     learning_rate: Positive | Linear = Field(default=2e-3, description="Learning rate.")
 
-    def policy_loss(self, log_prob, batch: Minibatch, progress) -> tuple[Any, dict[str, Any]]:
+    def policy_loss(
+        self, log_prob: Tensor, batch: Minibatch, progress: Scalar
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns -A log pi(a|s)."""
         return -batch.advantages * log_prob, {}

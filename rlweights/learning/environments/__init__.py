@@ -5,6 +5,7 @@ Gymnasium's environments go by Gymnasium's ids and are tested against them trans
 """
 
 import difflib
+from typing import Any
 
 from rlweights.learning.environments.acrobot import Acrobot
 from rlweights.learning.environments.base import (
@@ -70,12 +71,12 @@ ENVIRONMENTS: dict[str, type[Environment]] = {
 }
 
 
-def get(id_or_name: str, **kwargs) -> Environment:
+def get(id_or_name: str, **kwargs: Any) -> Environment:
     """Makes an environment.
 
     Args:
-        id_or_name: A key of `ENVIRONMENTS`: a Gymnasium id such as ``"CartPole-v1"``, or an own name.
-        **kwargs: What its constructor takes.
+        id_or_name: A key of `ENVIRONMENTS`: a Gymnasium id such as ``"CartPole-v1"``, or another name.
+        **kwargs: Arguments of its constructor.
 
     Raises:
         ValueError: There is no such environment; the message names the nearest one and all others.

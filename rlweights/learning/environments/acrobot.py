@@ -1,12 +1,14 @@
 """Acrobot-v1: swing the tip of a two-link arm above a line with a motor in its elbow (Sutton 1996)."""
 
 import math
+from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
+from rlweights.weights.arrays import Tensor
 
 
 class Acrobot(Environment):
@@ -22,8 +24,8 @@ class Acrobot(Environment):
         link_length_1: In m; the length of link 2 matters only for the line, which is always 1 m up.
         link_mass_1: In kg.
         link_mass_2: In kg.
-        link_com_pos_1: Distance of the centre of mass from the shoulder, in m.
-        link_com_pos_2: Distance of the centre of mass from the elbow, in m.
+        link_com_pos_1: Distance of the center of mass from the shoulder, in m.
+        link_com_pos_2: Distance of the center of mass from the elbow, in m.
         link_moi: Moment of inertia of each link, in kg m^2.
     """
 
@@ -63,16 +65,16 @@ class Acrobot(Environment):
         """Torque -1, 0 or 1."""
         return gym.spaces.Discrete(3)
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Hanging and nearly at rest: all four numbers from U(-0.1, 0.1)."""
         return draw.uniform([num_envs, 4], -0.1, 0.1)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """One Runge-Kutta step of fourth order; angles are wrapped, velocities clipped."""
         torque = tf.cast(action, tf.float32) - 1.0
         start = tf.unstack(state, axis=1)
 
-        def moved(slope, seconds):
+        def moved(slope: Sequence[Tensor], seconds: float) -> list[Tensor]:
             return [y + seconds * k for y, k in zip(start, slope, strict=True)]
 
         k1 = self._slope(start, torque)
@@ -91,7 +93,7 @@ class Acrobot(Environment):
         reward = tf.cast(terminated, tf.float32) - 1.0
         return tf.stack([theta_1, theta_2, dtheta_1, dtheta_2], axis=1), reward, terminated
 
-    def _slope(self, state, torque):
+    def _slope(self, state: Sequence[Tensor], torque: Tensor) -> tuple[Tensor, ...]:
         """Time derivatives of the four columns of the state: the equations of motion."""
         theta_1, theta_2, dtheta_1, dtheta_2 = state
         cos_2, sin_2 = tf.cos(theta_2), tf.sin(theta_2)
@@ -115,13 +117,13 @@ class Acrobot(Environment):
         ddtheta_1 = -(d2 * ddtheta_2 + phi_1) / d1
         return dtheta_1, dtheta_2, ddtheta_1, ddtheta_2
 
-    def observe(self, state):
+    def observe(self, state: Tensor) -> Tensor:
         """The angles as cosine and sine, then the angular velocities."""
         theta_1, theta_2, dtheta_1, dtheta_2 = tf.unstack(state, axis=1)
         angles = [tf.cos(theta_1), tf.sin(theta_1), tf.cos(theta_2), tf.sin(theta_2)]
         return tf.stack([*angles, dtheta_1, dtheta_2], axis=1)
 
 
-def _wrapped(angle):
+def _wrapped(angle: Tensor) -> Tensor:
     """The same angle in [-pi, pi]."""
     return angle - 2 * math.pi * tf.round(angle / (2 * math.pi))

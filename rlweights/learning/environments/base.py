@@ -6,19 +6,21 @@ rollout of many environments, the policy and the learner become one XLA program.
 
 Layers, from the physics outwards:
 
-* `Environment`: `reset`, `step` and `observe`, written by the author of an environment.
+* `Environment`: `reset`, `step` and `observe`, the methods that an environment defines.
 * `VectorState`, `reset_all`, `step_all`: N episodes side by side, with time limits, returns and
   autoreset in the step that ends an episode (Gymnasium's ``SAME_STEP``).
-* `final_observations`: what the last observation of each episode was, recomputed after a rollout.
+* `final_observations`: the last observation of each episode, recomputed after a rollout.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import gymnasium as gym
 import tensorflow as tf
 
 from rlweights.weights import prng
+from rlweights.weights.arrays import Scalar, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +34,25 @@ class Draw:
         stream: Name of the random stream; streams are independent of each other.
     """
 
-    seed: int | tf.Tensor
-    clock: int | tf.Tensor
+    seed: Scalar
+    clock: Tensor
     stream: str = "environment"
 
     def named(self, name: str) -> "Draw":
         """Returns a `Draw` of the same time whose numbers are independent of this one's."""
         return dataclasses.replace(self, stream=f"{self.stream}/{name}")
 
-    def uniform(self, shape, low=0.0, high=1.0, name: str = ""):
+    def uniform(self, shape: Sequence[int], low: Scalar = 0.0, high: Scalar = 1.0, name: str = "") -> Tensor:
         """Draws float32 numbers uniformly from [low, high); another `name` draws others."""
         self._require_one_time()
         return prng.uniform(shape, self.seed, f"{self.stream}/{name}", self.clock, low, high)
 
-    def normal(self, shape, name: str = ""):
+    def normal(self, shape: Sequence[int], name: str = "") -> Tensor:
         """Draws standard normal float32 numbers; another `name` draws others."""
         self._require_one_time()
         return prng.normal(shape, self.seed, f"{self.stream}/{name}", self.clock)
 
-    def _require_one_time(self):
+    def _require_one_time(self) -> None:
         if tf.convert_to_tensor(self.clock).shape.rank != 0:
             raise ValueError(
                 f"{self.stream}: random numbers were asked for while steps of different times are "
@@ -68,7 +70,7 @@ class Environment:
     (`rlweights.learning.environments.drift`).
 
     Attributes:
-        id: Gymnasium's id if the environment is the twin of one of Gymnasium's, else its own name.
+        id: Gymnasium's id if the environment is the twin of one of Gymnasium's, else its name.
         max_episode_steps: The time limit; None means that only `terminated` ends an episode.
         deterministic: Whether `step` is a function of state, action and clock alone. False if it draws.
     """
@@ -87,11 +89,11 @@ class Environment:
         """The space of one environment's action; actions arrive as int32 [N] or float32 [N, A]."""
         raise NotImplementedError
 
-    def reset(self, num_envs: int, draw: Draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Returns the states in which `num_envs` episodes begin: one tensor [N, S] of one dtype."""
         raise NotImplementedError
 
-    def step(self, state, action, draw: Draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Advances every environment by one step.
 
         Args:
@@ -101,11 +103,11 @@ class Environment:
 
         Returns:
             The next state [N, S], the reward float32 [N] and terminated bool [N]. Time limits, and what
-            follows the end of an episode, are `step_all`'s business.
+            follows the end of an episode, are left to `step_all`.
         """
         raise NotImplementedError
 
-    def observe(self, state):
+    def observe(self, state: Tensor) -> Tensor:
         """Returns what the agent sees of `state` [N, S]: [N, ...] in the observation space."""
         return state
 
@@ -121,19 +123,19 @@ class Environment:
 class VectorState(NamedTuple):
     """N running episodes."""
 
-    state: tf.Tensor  # [N, S]
-    elapsed: tf.Tensor  # int32 [N], steps since the episode began
-    episode_return: tf.Tensor  # float32 [N], undiscounted rewards since the episode began
+    state: Tensor  # [N, S]
+    elapsed: Tensor  # int32 [N], steps since the episode began
+    episode_return: Tensor  # float32 [N], undiscounted rewards since the episode began
 
 
 class StepOutcome(NamedTuple):
-    """What one step brought. The episode's figures are final where it ended, running elsewhere."""
+    """The result of one step. The episode's figures are final where it ended, running elsewhere."""
 
-    reward: tf.Tensor  # float32 [N]
-    terminated: tf.Tensor  # bool [N]
-    truncated: tf.Tensor  # bool [N], the time limit was reached, and the episode did not terminate
-    episode_return: tf.Tensor  # float32 [N], this step included
-    episode_length: tf.Tensor  # int32 [N], this step included
+    reward: Tensor  # float32 [N]
+    terminated: Tensor  # bool [N]
+    truncated: Tensor  # bool [N], the time limit was reached, and the episode did not terminate
+    episode_return: Tensor  # float32 [N], this step included
+    episode_length: Tensor  # int32 [N], this step included
 
 
 def reset_all(environment: Environment, num_envs: int, draw: Draw) -> VectorState:
@@ -146,7 +148,7 @@ def reset_all(environment: Environment, num_envs: int, draw: Draw) -> VectorStat
 
 
 def step_all(
-    environment: Environment, vector_state: VectorState, action, draw: Draw
+    environment: Environment, vector_state: VectorState, action: Tensor, draw: Draw
 ) -> tuple[VectorState, StepOutcome]:
     """Advances N episodes by one step and begins a new one wherever one ended.
 
@@ -184,11 +186,13 @@ def step_all(
     return following, StepOutcome(reward, terminated, truncated, episode_return, length)
 
 
-def final_observations(environment: Environment, states, actions, clocks, draw: Draw | None = None):
+def final_observations(
+    environment: Environment, states: Tensor, actions: Tensor, clocks: Tensor, draw: Draw | None = None
+) -> Tensor:
     """Recomputes the observation that followed each step, before autoreset replaced it.
 
-    A rollout that stores these as it goes pays dearly under XLA, which materializes them at every step.
-    One batched step over what the rollout stores anyway costs next to nothing.
+    A rollout that stores them as it goes pays dearly under XLA, which materializes them at every step.
+    One batched step over the states and actions that the rollout stores anyway costs next to nothing.
 
     Args:
         environment: The environment.
@@ -203,7 +207,7 @@ def final_observations(environment: Environment, states, actions, clocks, draw: 
         the state before step t + 1.
 
     Raises:
-        ValueError: `step` draws random numbers and no `draw` was given.
+        ValueError: If `step` draws random numbers and no `draw` was given.
     """
     steps, num_envs = states.shape[:2]
     clocks = tf.convert_to_tensor(clocks)
@@ -218,7 +222,7 @@ def final_observations(environment: Environment, states, actions, clocks, draw: 
             "that `step_all` was given."
         )
 
-    def observation(step):
+    def observation(step: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         state, action, clock = step
         at = dataclasses.replace(draw, clock=clock)
         return environment.observe(environment.step(state, action, at)[0])

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
+from rlweights.weights.arrays import Tensor
 
 
 class CartPole(Environment):
@@ -62,11 +63,11 @@ class CartPole(Environment):
         """Left or right."""
         return gym.spaces.Discrete(2)
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Near the middle, upright and at rest: all four numbers from U(-0.05, 0.05)."""
         return draw.uniform([num_envs, 4], -0.05, 0.05)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """One explicit Euler step of the equations of motion (Florian 2005, without friction)."""
         x, x_dot, theta, theta_dot = tf.unstack(state, axis=1)
         total_mass = self.masscart + self.masspole

@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
+from rlweights.weights.arrays import Tensor
 
 
 class Chain(Environment):
@@ -21,7 +22,7 @@ class Chain(Environment):
         length: The number of states; at least 3.
 
     Raises:
-        ValueError: The chain is too short.
+        ValueError: If the chain is too short.
     """
 
     id = "Chain"
@@ -42,11 +43,11 @@ class Chain(Environment):
         """Left or right."""
         return gym.spaces.Discrete(2)
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Always s2."""
         return tf.ones([num_envs, 1], tf.int32)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """One move along the chain; only the time limit ends an episode."""
         position, last = state[:, 0], self.length - 1
         right = action == 1
@@ -54,6 +55,6 @@ class Chain(Environment):
         position = tf.clip_by_value(position + tf.where(right, 1, -1), 0, last)
         return position[:, None], reward, tf.zeros_like(right)
 
-    def observe(self, state):
+    def observe(self, state: Tensor) -> Tensor:
         """Ones up to the position, then zeros."""
         return tf.cast(tf.range(self.length) <= state, tf.float32)

@@ -8,20 +8,21 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import tensorflow as tf
 
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
 from rlweights.learning.environments.cartpole import CartPole
 from rlweights.learning.environments.pendulum import Pendulum
+from rlweights.weights.arrays import Tensor
 
 
 class Schedule(Protocol):
     """A parameter as a function of time."""
 
-    def __call__(self, clock) -> tf.Tensor:
+    def __call__(self, clock: Tensor) -> Tensor:
         """Returns the float32 value at each entry of the int32 tensor `clock`, in its shape."""
         ...
 
@@ -33,11 +34,11 @@ class Steps:
     values: Sequence[float]
     period: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(len(self.values) > 0, "Steps: values must not be empty.")
         _require(self.period >= 1, f"Steps: period must be at least 1, got {self.period}.")
 
-    def __call__(self, clock):
+    def __call__(self, clock: Tensor) -> Tensor:
         """The value of the piece that `clock` lies in."""
         piece = tf.math.floormod(clock // self.period, len(self.values))
         return tf.gather(tf.constant(self.values, tf.float32), piece)
@@ -51,11 +52,11 @@ class Sinusoid:
     high: float
     period: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.low <= self.high, f"Sinusoid: low {self.low} lies above high {self.high}.")
         _require(self.period >= 1, f"Sinusoid: period must be at least 1, got {self.period}.")
 
-    def __call__(self, clock):
+    def __call__(self, clock: Tensor) -> Tensor:
         """The value at `clock`; the phase is counted in integers, so it never loses precision."""
         phase = tf.cast(tf.math.floormod(clock, self.period), tf.float32) / self.period
         middle, reach = (self.high + self.low) / 2, (self.high - self.low) / 2
@@ -66,8 +67,8 @@ class Drifting(Environment):
     """Any environment, with some of its parameters on a schedule.
 
     `Drifting(CartPole(), length=Steps([0.5, 1.0], period=20_000))` swaps the pole every 20,000 vector
-    steps. The running episodes go on with the new parameter. `observe` always uses the environment's own
-    constants.
+    steps. The running episodes go on with the new parameter. `observe` always uses the constants of
+    `environment`.
 
     Args:
         environment: The environment.
@@ -75,7 +76,7 @@ class Drifting(Environment):
             sets: its `Schedule`.
 
     Raises:
-        ValueError: The environment has no such parameter, or nothing was asked to drift.
+        ValueError: If the environment has no such parameter, or no schedule is given.
     """
 
     def __init__(self, environment: Environment, **schedules: Schedule):
@@ -95,31 +96,31 @@ class Drifting(Environment):
 
     @property
     def observation_space(self) -> gym.Space:
-        """The environment's own."""
+        """That of the environment that drifts."""
         return self.environment.observation_space
 
     @property
     def action_space(self) -> gym.Space:
-        """The environment's own."""
+        """That of the environment that drifts."""
         return self.environment.action_space
 
-    def at(self, clock) -> Environment:
+    def at(self, clock: Tensor) -> Environment:
         """Returns the environment as it is at `clock`, a scalar or [N]."""
         present = copy.copy(self.environment)
         for name, schedule in self.schedules.items():
             setattr(present, name, schedule(clock))
         return present
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Begins episodes with the physics of the time."""
         return self.at(draw.clock).reset(num_envs, draw)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Steps with the physics of the time."""
         return self.at(draw.clock).step(state, action, draw)
 
-    def observe(self, state):
-        """The environment's own observation."""
+    def observe(self, state: Tensor) -> Tensor:
+        """Returns the observations [N, ...] of the environment that drifts."""
         return self.environment.observe(state)
 
     def phase(self, state):
@@ -135,7 +136,7 @@ class DriftingCartPole(Drifting):
         period: Vector steps for which a value holds, or which a swing takes.
         shape: ``"steps"``: each value in turn, over and over; ``"sinusoid"``: smoothly from the smallest
             to the largest value and back.
-        **parameters: What `CartPole` takes.
+        **parameters: Arguments of `CartPole`.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class DriftingCartPole(Drifting):
         drift: Mapping[str, Sequence[float]] | None = None,
         period: int = 20_000,
         shape: str = "steps",
-        **parameters,
+        **parameters: Any,
     ):
         drift = {"force_mag": [10.0, -10.0]} if drift is None else drift
         super().__init__(CartPole(**parameters), **_schedules(drift, period, shape, parameters))
@@ -158,7 +159,7 @@ class DriftingPendulum(Drifting):
         period: Vector steps for which a value holds, or which a swing takes.
         shape: ``"steps"``: each value in turn, over and over; ``"sinusoid"``: smoothly from the smallest
             to the largest value and back.
-        **parameters: What `Pendulum` takes.
+        **parameters: Arguments of `Pendulum`.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class DriftingPendulum(Drifting):
         drift: Mapping[str, Sequence[float]] | None = None,
         period: int = 20_000,
         shape: str = "steps",
-        **parameters,
+        **parameters: Any,
     ):
         drift = {"g": [10.0, 5.0, 15.0]} if drift is None else drift
         super().__init__(Pendulum(**parameters), **_schedules(drift, period, shape, parameters))
@@ -175,8 +176,8 @@ class DriftingPendulum(Drifting):
 
 def _schedules(
     drift: Mapping[str, Sequence[float]], period: int, shape: str, parameters: Mapping[str, object]
-) -> dict:
-    """Turns what an agent file can say into schedules; `parameters` are the constant ones."""
+) -> dict[str, Schedule]:
+    """Turns the settings of an agent file into schedules; `parameters` are the constant ones."""
     for name in drift:
         _require(name not in parameters, f"{name!r} cannot both drift and be {parameters.get(name)}.")
     _require(shape in ("steps", "sinusoid"), f"shape must be 'steps' or 'sinusoid', got {shape!r}.")
@@ -185,6 +186,6 @@ def _schedules(
     return {name: Sinusoid(min(values), max(values), period) for name, values in drift.items()}
 
 
-def _require(condition: bool, message: str):
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""Vector environments that take their seed when they are made, and ignore that of `reset`."""
+"""Vector environments that take their seed at their construction, and ignore that of `reset`."""
 
 import warnings
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Reseeded(gym.vector.VectorWrapper):
         super().__init__(_made(make, seed))
         self.single_observation_space = self.env.single_observation_space
         self.single_action_space = self.env.single_action_space
-        # Envpool has the single spaces here as well.
+        # Envpool gives the single spaces here as well.
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._make = make

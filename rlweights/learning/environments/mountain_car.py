@@ -4,11 +4,12 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
+from rlweights.weights.arrays import Tensor
 
 
 class _Valley(Environment):
-    """What both cars share: the valley, the observation (position, velocity) and the start."""
+    """The base of both cars: the valley, the observation (position, velocity) and the start."""
 
     min_position, max_position, max_speed = -1.2, 0.6, 0.07
     goal_position: float
@@ -24,13 +25,13 @@ class _Valley(Environment):
         high = np.array([self.max_position, self.max_speed], np.float32)
         return gym.spaces.Box(low, high, dtype=np.float32)
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """At rest near the bottom: the position from U(-0.6, -0.4)."""
         position = draw.uniform([num_envs, 1], -0.6, -0.4)
         return tf.concat([position, tf.zeros_like(position)], axis=1)
 
-    def _drive(self, state, acceleration):
-        """Returns the next state, and bool [N]: has the car reached the goal fast enough?"""
+    def _drive(self, state: Tensor, acceleration: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the next state [N, 2], and bool [N]: whether the car reached the goal fast enough."""
         position, velocity = tf.unstack(state, axis=1)
         velocity = velocity + acceleration - self.gravity * tf.cos(3 * position)
         velocity = tf.clip_by_value(velocity, -self.max_speed, self.max_speed)
@@ -64,7 +65,7 @@ class MountainCar(_Valley):
         """Left, nothing or right."""
         return gym.spaces.Discrete(3)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the car; -1 even where it arrives."""
         push = tf.cast(action - 1, tf.float32) * self.force
         state, terminated = self._drive(state, push)
@@ -93,7 +94,7 @@ class MountainCarContinuous(_Valley):
         """One push between -1 and 1."""
         return gym.spaces.Box(-1.0, 1.0, [1], np.float32)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the car; the push is clipped, but its cost is not, as in Gymnasium."""
         push = action[:, 0]
         state, terminated = self._drive(state, tf.clip_by_value(push, -1.0, 1.0) * self.power)

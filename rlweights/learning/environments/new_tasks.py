@@ -1,7 +1,7 @@
 """New tasks for ever: an environment whose observations, and actions, mean something else in each phase.
 
-What stays learnable for ever is plasticity: each task is as hard as the first one, and what was learned on the
-last one is of little use. Permuted inputs are the common form (Kumar et al. 2023; Elsayed et al. 2024).
+What stays learnable for ever is plasticity: each task is as hard as the first one, and what was learned on
+the last one is of little use. Permuted inputs are the common form (Kumar et al. 2023; Elsayed et al. 2024).
 """
 
 import gymnasium as gym
@@ -20,8 +20,8 @@ KINDS = ("orthogonal", "permutation")
 class NewTasks(Environment):
     """Any environment, seen through a matrix that is another one in each phase.
 
-    An episode belongs to the phase in which it begins and keeps it to its end: the phase is the last column of
-    the state [N, S + 1]. Phase 0 is the environment itself. The agent is not told the phase.
+    An episode belongs to the phase in which it begins and keeps it to its end: the phase is the last column
+    of the state [N, S + 1]. Phase 0 is the environment itself. The agent is not told the phase.
 
     Args:
         environment: The environment; its observations are vectors.

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
+from rlweights.weights.arrays import Tensor
 
 
 class Pendulum(Environment):
@@ -56,11 +57,11 @@ class Pendulum(Environment):
         """One torque."""
         return gym.spaces.Box(-self.max_torque, self.max_torque, [1], np.float32)
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Any angle, and an angular velocity from U(-1, 1)."""
         return draw.uniform([num_envs, 2], -1.0, 1.0) * [math.pi, 1.0]
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """One semi-implicit Euler step: the new velocity moves the angle."""
         theta, theta_dot = tf.unstack(state, axis=1)
         torque = tf.clip_by_value(action[:, 0], -self.max_torque, self.max_torque)
@@ -76,7 +77,7 @@ class Pendulum(Environment):
         theta = theta + theta_dot * self.dt
         return tf.stack([theta, theta_dot], axis=1), -cost, tf.zeros_like(theta, tf.bool)
 
-    def observe(self, state):
+    def observe(self, state: Tensor) -> Tensor:
         """The angle as cosine and sine, then the angular velocity."""
         theta, theta_dot = tf.unstack(state, axis=1)
         return tf.stack([tf.cos(theta), tf.sin(theta), theta_dot], axis=1)

@@ -1,5 +1,7 @@
-"""Episodes that are functions of a seed and of actions: what is running can be played again somewhere else."""
+"""Episodes that are functions of a seed and of actions: a running one can be played again elsewhere."""
 
+import re
+import traceback
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +10,10 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.weights.arrays import Array
+
+_LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen")
+_PACKAGE = __file__.rpartition("learning")[0]
 
 _NOTHING: dict[str, Any] = {}
 
@@ -20,19 +26,21 @@ class RunningEpisode(NamedTuple):
     number: int
     """How many episodes the environment had begun before it."""
     seed: int
-    actions: np.ndarray  # [steps, ...], as the environment took them
+    actions: Array  # [steps, ...], as the environment took them
     total_reward: float
     checksum: int
     """Of the observation that it stands at."""
+    steps_before: int
+    """Steps that the environment had made before it, where that counts (an attribute `steps_made`)."""
 
 
 class SeededEpisodes(gym.Wrapper):
     """One environment whose every episode has a seed of its own, and whose running episode can be replayed.
 
     Gymnasium seeds an environment once: its second episode depends on all that happened in the first. Here
-    `reset` without a seed takes one that is a function of (seed, number of the episode), and the actions of the
-    running episode are kept. Infos stay here but for what `reported` makes of the last one of an episode: what
-    nobody reads can break nothing.
+    `reset` without a seed takes one that is a function of (seed, number of the episode), and the actions of
+    the running episode are kept. Infos stay here, but for scalars in the last one of an episode: what nobody
+    reads can break nothing.
 
     Args:
         env: The environment.
@@ -44,6 +52,9 @@ class SeededEpisodes(gym.Wrapper):
         super().__init__(env)
         self.replayed: RunningEpisode | None = None
         """What `replay_episode` plays; set from outside, which reaches into processes."""
+        self.phase: int | None = None
+        """The phase of the running episode, where the info of `reset` tells one: its task may change."""
+        self._counts_steps = env.has_wrapper_attr("steps_made")
         self._index = index
         self._names = tuple(names)
         self._root, self._number, self._seed = 0, -1, 0
@@ -64,7 +75,10 @@ class SeededEpisodes(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the environment; the info says what is reported, in the step that ends the episode."""
         self._keep(action)
-        self._observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            self._observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._raised("step", error) from error
         self._total += _number(reward)
         for name in self._names:
             self._sums[name] = self._sums.get(name, 0.0) + _number(info.get(name, 0.0))
@@ -76,9 +90,10 @@ class SeededEpisodes(gym.Wrapper):
 
     def running_episode(self) -> RunningEpisode:
         """Returns all that it takes to play the running episode again."""
-        actions = np.zeros((0,)) if self._actions is None else self._actions[: self._length].copy()
+        actions = np.zeros((0,), np.int64) if self._actions is None else self._actions[: self._length].copy()
         checksum = _checksum(self._observation)
-        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum)
+        made = int(self.env.get_wrapper_attr("steps_made")) - self._length if self._counts_steps else 0
+        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum, made)
 
     def replay_episode(self) -> Any:
         """Plays the episode `replayed` again and returns the observation that it then stands at.
@@ -89,12 +104,14 @@ class SeededEpisodes(gym.Wrapper):
         episode, self.replayed = self.replayed, None
         assert episode is not None
         self._root, self._number = episode.root, episode.number
+        if self._counts_steps:
+            self.env.set_wrapper_attr("steps_made", episode.steps_before)
         observation, _ = self._begin(episode.seed)
         for step, action in enumerate(episode.actions):
             observation, _, terminated, truncated, _ = self.step(action)
             if terminated or truncated:
                 raise self._elsewhere(episode, f"it ended at step {step + 1}")
-        if self._total != episode.total_reward:
+        if not np.array_equal(self._total, episode.total_reward, equal_nan=True):
             raise self._elsewhere(episode, f"its return is {self._total:g}, and was {episode.total_reward:g}")
         if _checksum(observation) != episode.checksum:
             raise self._elsewhere(episode, "its observation is another one")
@@ -102,8 +119,15 @@ class SeededEpisodes(gym.Wrapper):
 
     def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
-        self._observation, _ = self.env.reset(seed=seed, options=options)
-        return self._observation, _NOTHING
+        try:
+            self._observation, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._raised("reset", error) from error
+        phase = info.get("phase") if isinstance(info, dict) else None
+        if not isinstance(phase, int | np.integer) or isinstance(phase, bool):
+            return self._observation, _NOTHING
+        self.phase = int(phase)
+        return self._observation, {"phase": self.phase}
 
     def _keep(self, action: Any) -> None:
         if self._actions is None:
@@ -120,12 +144,21 @@ class SeededEpisodes(gym.Wrapper):
         found |= {name: total / self._length for name, total in self._sums.items()}
         return {key: value for key, value in found.items() if not key.startswith("_")}
 
-    def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
-        name = getattr(self.spec, "id", None) or type(self.unwrapped).__name__
+    @property
+    def _name(self) -> str:
+        return getattr(self.spec, "id", None) or type(self.unwrapped).__name__
+
+    def _raised(self, method: str, error: Exception) -> BrokenEnvironment:
+        details = "".join(traceback.format_exception(error))
         return BrokenEnvironment(
-            f"{name}: environment {self._index} cannot be resumed: an episode of {len(episode.actions)} steps was "
-            f"played again from its seed, and {how}. What it does must follow from the seed of reset() and the "
-            f"actions alone"
+            f"{self._name}: {method}() of environment {self._index} raised {described(error)}", details
+        )
+
+    def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
+        return BrokenEnvironment(
+            f"{self._name}: environment {self._index} cannot be resumed: an episode was played again, "
+            f"{len(episode.actions)} steps from its seed, and {how}. What it does must follow from its seed "
+            f"and the actions alone"
         )
 
 
@@ -134,6 +167,17 @@ def episode_seed(root: int, number: int) -> int:
     if number == 0:
         return root
     return int(np.random.SeedSequence([root, number]).generate_state(1, np.uint32)[0] >> 1)
+
+
+def described(error: BaseException) -> str:
+    """Returns an error in one line: its type, its message, and the deepest line that is the user's own."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not _LIBRARIES.search(frame.filename) and not frame.filename.startswith(_PACKAGE):
+            file = frame.filename.replace("\\", "/").rpartition("/")[2]
+            place = f" ({file}, line {frame.lineno}, in {frame.name}: {frame.line})"
+    return " ".join(f"{text}{place}".split())
 
 
 def _copied(observation: Any) -> Any:

@@ -1,6 +1,6 @@
 """An environment that is a TensorFlow function, as a Gymnasium vector environment.
 
-For environments without a twin in Gymnasium: their agents are evaluated, and played, in the same code.
+For environments without a twin in Gymnasium, whose agents are evaluated and played in the same code.
 """
 
 from typing import Any
@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike
 
 from rlweights.learning.environments.base import Draw, Environment, VectorState, reset_all, step_all
+from rlweights.weights.arrays import Array, Scalar, Tensor
 from rlweights.weights.compilation import compiled
 
 
@@ -38,7 +40,9 @@ class VectorAdapter(gym.vector.VectorEnv):
         self._program: Any = None
         self._seed, self._clock = 0, 0
 
-    def reset(self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         """Begins all episodes; of a list of seeds the first one counts."""
         if seed is not None:
             self._seed = seed[0] if isinstance(seed, list) else seed
@@ -48,7 +52,7 @@ class VectorAdapter(gym.vector.VectorEnv):
             self._program = self._compiled()
         return self.environment.observe(self._episodes.state).numpy(), {}
 
-    def step(self, actions):
+    def step(self, actions: ArrayLike) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Steps all copies; the final observation of an episode is in `info["final_obs"]`."""
         actions = tf.constant(np.asarray(actions) - self._start, self._kind)
         seed, clock = tf.constant(self._seed), tf.constant(self._clock)
@@ -63,10 +67,17 @@ class VectorAdapter(gym.vector.VectorEnv):
             info = {"final_obs": final.numpy(), "_final_obs": terminated | truncated}
         return observations.numpy(), reward.numpy(), terminated, truncated, info
 
-    def _compiled(self):
+    def _compiled(self) -> Any:
         environment = self.environment
 
-        def step(state, elapsed, episode_return, actions, seed, clock):
+        def step(
+            state: Tensor,
+            elapsed: Tensor,
+            episode_return: Tensor,
+            actions: Tensor,
+            seed: Scalar,
+            clock: Scalar,
+        ) -> tuple[Tensor, ...]:
             draw = Draw(seed, clock, "evaluation")
             before = VectorState(state, elapsed, episode_return)
             after, outcome = step_all(environment, before, actions, draw)

@@ -1,12 +1,13 @@
-"""What runs iterations of rollout and update, whatever steps the environments."""
+"""The protocol of a training loop: iterations of rollout and update, whatever steps the environments."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
 from rlweights.learning.batch import Episodes
+from rlweights.weights.arrays import Array
 
 Row = tuple[dict[str, float], Episodes]
+"""Of one iteration: its scalars by tag, and the episodes that ended in it."""
 
 
 class Loop(Protocol):
@@ -15,18 +16,30 @@ class Loop(Protocol):
     variables: list[Any]
     """State beyond the learner's that a checkpoint must hold."""
 
-    exact: bool
-    """Whether what follows depends on the variables alone, without a boundary: any iteration may be saved."""
+    cuts: str
+    """What is cut of episodes and how often, in words; nothing at all if empty."""
 
-    def boundary(self, iteration: int, attempt: int) -> None:
-        """Makes what follows depend on nothing but the variables, (iteration, attempt) and the seed."""
+    def begin(self, iteration: int, attempt: int) -> None:
+        """Begins new episodes: what follows depends on nothing but the variables, these two and the seed."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Returns what is not in the variables and another loop needs to go on from here, by name."""
+        ...
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Goes on from a state.
+
+        Raises:
+            BrokenEnvironment: If the environments do not come out where they were.
+        """
         ...
 
     def advance(self, iteration: int, limit: int) -> list[Row]:
         """Runs at least one and at most `limit` iterations; returns scalars and episodes of each."""
         ...
 
-    def probe(self) -> np.ndarray:
+    def probe(self) -> Array:
         """Returns a batch of encoded observations [B, ...] to measure hidden units on."""
         ...
 

@@ -1,10 +1,10 @@
 """Iterations that are one compiled program: environment, policy, learner and rules."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from rlweights.learning.batch import Batch, Episodes
@@ -21,6 +21,7 @@ from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Row
 from rlweights.learning.spaces import ObservationEncoder
 from rlweights.weights import prng
+from rlweights.weights.arrays import Array, Scalar, Tensor, Variable
 from rlweights.weights.compilation import TaggedScalars, compiled
 
 ROWS, COLUMNS = 64, 128
@@ -52,12 +53,12 @@ class GraphPrograms:
         self._iterate = compiled(self._iterations, tf.TensorSpec([], tf.int32))
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> list[Variable]:
         """The environments' state."""
         return [*self._episodes, self._clock, self.seed]
 
-    def probe(self, size: int) -> np.ndarray:
-        """Returns observations [size, ...] of environments of their own, after ten random actions each."""
+    def probe(self, size: int) -> Array:
+        """Returns observations [size, ...] of separate environments, after ten random actions each."""
         environment, distribution = self._environment, self._learner.distribution
         draw = prng.uniform if distribution.noise_kind == "uniform" else prng.normal
         episodes = reset_all(environment, size, Draw(0, 0, "probe"))
@@ -72,10 +73,10 @@ class GraphPrograms:
         rows = self._iterate(tf.constant(count)).numpy()[:count]
         return [self._scalars.unpacked(row) for row in rows]
 
-    def _iterations(self, count):
+    def _iterations(self, count: Scalar) -> Tensor:
         """The program: [ROWS, COLUMNS] scalars, of which `count` rows are filled."""
 
-        def iteration(i, rows):
+        def iteration(i: Scalar, rows: Tensor) -> tuple[Scalar, Tensor]:
             row = self._scalars.packed(self._iteration())
             row = tf.pad(row, [[0, COLUMNS - row.shape[0]]])
             return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], row[None])
@@ -83,13 +84,13 @@ class GraphPrograms:
         start = (tf.constant(0), tf.zeros([ROWS, COLUMNS]))
         return tf.while_loop(lambda i, _: i < count, iteration, start, maximum_iterations=ROWS)[1]
 
-    def _iteration(self) -> dict[str, Any]:
+    def _iteration(self) -> dict[str, Scalar]:
         """One rollout and its update."""
         self._learner.optimizer.begin_iteration()
         batch, scalars = self._rollout()
         return scalars | self._learner.learn(batch)
 
-    def _rollout(self) -> tuple[Batch, dict[str, Any]]:
+    def _rollout(self) -> tuple[Batch, dict[str, Scalar]]:
         learner, environment = self._learner, self._environment
         T, N = learner.algorithm.n_steps, self._num_envs
         distribution = learner.distribution
@@ -98,7 +99,7 @@ class GraphPrograms:
         noise = draw(distribution.noise_shape((T, N)), seed, "actions", learner.iteration.value)
         episodes = VectorState(*(tf.convert_to_tensor(x) for x in self._episodes))
 
-        def step(t, episodes, record):
+        def step(t: Scalar, episodes: VectorState, record: tuple[Any, ...]) -> tuple[Any, ...]:
             parameters = learner.networks.policy(environment.observe(episodes.state))
             action = distribution.sample(parameters, noise[t])
             following, outcome = step_all(environment, episodes, action, Draw(seed, clock + t))
@@ -145,7 +146,7 @@ class GraphPrograms:
         )
         return batch, scalars
 
-    def _phases(self, states, returns, ended, running) -> dict[str, Any]:
+    def _phases(self, states: Tensor, returns: Tensor, ended: Tensor, running: Tensor) -> dict[str, Tensor]:
         """What ended in the two newest phases, and which are running; nothing where tasks do not change."""
         phases = self._environment.phase(tf.reshape(states, [-1, *states.shape[2:]]))
         present = self._environment.phase(running)
@@ -159,14 +160,14 @@ class GraphPrograms:
             scalars[f"phases/total_return/{back}"] = tf.reduce_sum(returns * among)
         return {tag: tf.cast(value, tf.float32) for tag, value in scalars.items()}
 
-    def _revived(self, episodes: VectorState, observations, draw: Draw) -> VectorState:
-        """Begins new episodes where observation or return are not finite: they would stay so for ever."""
+    def _revived(self, episodes: VectorState, observations: Tensor, draw: Draw) -> VectorState:
+        """Begins new episodes where observation or return are not finite: they would stay so forever."""
         size = self._num_envs
         finite = tf.math.is_finite(episodes.episode_return)
         if observations.dtype.is_floating:
             finite &= tf.reduce_all(tf.math.is_finite(tf.reshape(observations, [size, -1])), axis=1)
 
-        def revived():
+        def revived() -> list[Tensor]:
             fresh = reset_all(self._environment, size, draw.named("revival"))
             return [
                 tf.where(tf.reshape(finite, [size] + [1] * (old.shape.rank - 1)), old, new)
@@ -175,11 +176,11 @@ class GraphPrograms:
 
         return VectorState(*tf.cond(tf.reduce_all(finite), lambda: list(episodes), revived))
 
-    def _final_values(self, states, actions, truncated, draw: Draw):
+    def _final_values(self, states: Tensor, actions: Tensor, truncated: Tensor, draw: Draw) -> Tensor:
         """V of the final observations, recomputed in one batch, and only if an episode was cut off."""
         T, N = states.shape[:2]
 
-        def recomputed():
+        def recomputed() -> Tensor:
             clocks = draw.clock + tf.range(T)
             finals = final_observations(self._environment, states, actions, clocks, draw)
             values = self._learner.networks.values(tf.reshape(finals, [T * N, *finals.shape[2:]]))
@@ -188,7 +189,7 @@ class GraphPrograms:
         return tf.cond(tf.reduce_any(truncated), recomputed, lambda: tf.zeros((T, N)))
 
 
-def _state(value, name: str):
+def _state(value: Tensor, name: str) -> Variable:
     """A variable that is neither trained nor part of a network."""
     value = tf.convert_to_tensor(value)
     return keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name.replace("/", "_"))
@@ -209,7 +210,7 @@ class GraphLoop:
         seed: Seed of environments and actions.
     """
 
-    exact = True
+    cuts = ""
 
     def __init__(
         self,
@@ -225,12 +226,19 @@ class GraphLoop:
         self._seed = seed
         self._count = 1
 
-    def boundary(self, iteration: int, attempt: int) -> None:
+    def begin(self, iteration: int, attempt: int) -> None:
         """Only another attempt needs another seed: the environments' state is among the variables."""
         self.programs.seed.assign(self._seed + 7_919 * attempt)
 
+    def state(self) -> dict[str, Array]:
+        """Nothing is left over: the environments' state is among the variables."""
+        return {}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """There is nothing to restore."""
+
     def advance(self, iteration: int, limit: int) -> list[Row]:
-        """Runs as many iterations as take about SECONDS_PER_CALL."""
+        """Runs as many iterations as take about SECONDS_PER_CALL, at most `limit`."""
         count = min(limit, self._count)
         started = time.monotonic()
         rows = self.programs.iterate(count)
@@ -238,17 +246,17 @@ class GraphLoop:
         self._count = int(min(ROWS, max(1, self._count * 2), max(1, count * SECONDS_PER_CALL / elapsed)))
         return [(scalars, _episodes(scalars)) for scalars in rows]
 
-    def probe(self) -> np.ndarray:
-        """Returns observations after some random actions in as many environments of their own."""
+    def probe(self) -> Array:
+        """Returns PROBE_SIZE observations [B, ...] of separate environments, after ten random actions."""
         return self.programs.probe(PROBE_SIZE)
 
     @property
     def probe_spec(self) -> tuple[tuple[int, ...], str]:
-        """PROBE_SIZE observations."""
+        """Shape and dtype of PROBE_SIZE observations."""
         return (PROBE_SIZE, *self._encoder.shape), self._encoder.dtype
 
     def close(self) -> None:
-        """Holds nothing that needs closing."""
+        """Does nothing: this loop holds nothing that needs closing."""
 
 
 _PHASES_BACK = 2

@@ -1,18 +1,20 @@
 """Iterations in which Python steps Gymnasium's vector environments."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
 from rlweights.learning.acting import NumpyPolicy
 from rlweights.learning.batch import Batch
+from rlweights.learning.continuation import Continuation
 from rlweights.learning.inspection import PROBE_SIZE
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Row
 from rlweights.learning.rollout import Rollout
 from rlweights.learning.spaces import ObservationEncoder
+from rlweights.weights.arrays import Array, Tensor
 from rlweights.weights.compilation import TaggedScalars, compiled
 
 
@@ -21,48 +23,57 @@ class HostLoop:
 
     Args:
         learner: The agent's learner.
-        envs: N environments; the loop closes them.
+        episodes: N environments, and how they go on where they were; the loop closes them.
         encoder: Of their observations.
         seed: Seed of environments and actions.
     """
 
-    exact = False
-
-    def __init__(self, learner: Learner, envs: gym.vector.VectorEnv, encoder: ObservationEncoder, seed: int):
+    def __init__(self, learner: Learner, episodes: Continuation, encoder: ObservationEncoder, seed: int):
         self.variables: list[Any] = []
-        self.envs = envs
-        self.rollout = Rollout(envs, learner.distribution, learner.algorithm.n_steps, seed)
+        self.cuts = episodes.cuts
+        self.envs = episodes.stepper.envs
+        self.rollout = Rollout(episodes, learner.distribution, learner.algorithm.n_steps, seed)
         self.programs = HostPrograms(
             learner,
             encoder.shape,
             encoder.dtype,
-            envs.num_envs,
+            self.envs.num_envs,
             xla=not encoder.is_image,  # networks of convolutions take XLA many times as long
         )
         self._encoder = encoder
         self._reward_scaling = learner.reward_scaling
-        self._rollout_size = learner.algorithm.n_steps * envs.num_envs
-        self._observations: np.ndarray | None = None
+        self._rollout_size = learner.algorithm.n_steps * self.envs.num_envs
+        self._observations: Array | None = None
 
-    def boundary(self, iteration: int, attempt: int) -> None:
-        """Resets the environments, whose state nobody can save, with seeds of (seed, iteration, attempt)."""
-        self.rollout.reset(iteration, attempt)
-        if self.rollout.stepper.phases is not None:
-            # Their task is a function of the steps that each has made, which a new process does not know.
-            self.envs.set_attr("steps_made", iteration * self.rollout.n_steps)
-            self.rollout.reset(iteration, attempt)
-        if self._reward_scaling is not None:
-            returns = self._reward_scaling.returns
-            returns.assign(np.zeros(returns.shape))  # those of the episodes that have just been cut
+    def begin(self, iteration: int, attempt: int) -> None:
+        """Begins new episodes everywhere, seeded by (seed, iteration, attempt)."""
+        self.rollout.begin(iteration, attempt)
+        self._forget(np.ones(self.envs.num_envs, bool))
+
+    def state(self) -> dict[str, Array]:
+        """Returns the running episodes: what has happened in them, and how to come back there."""
+        return self.rollout.state()
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Goes on with the episodes of a state."""
+        self.rollout.restore(state)
 
     def advance(self, iteration: int, limit: int) -> list[Row]:
         """Runs one iteration."""
         self.programs.begin()
         batch, episodes = self.rollout.collect(self.programs.policy, self.programs.value, iteration)
         self._observations = batch.observations
-        return [(self.programs.learn(batch), episodes)]
+        scalars = self.programs.learn(batch)
+        self._forget(self.rollout.renew(iteration + 1))
+        return [(scalars, episodes)]
 
-    def probe(self) -> np.ndarray:
+    def _forget(self, cut: Array) -> None:
+        """Takes the returns of episodes that were cut [N] out of the scaling of rewards."""
+        if self._reward_scaling is not None and cut.any():
+            returns = self._reward_scaling.returns
+            returns.assign(np.where(cut, np.float32(0.0), returns.numpy()))
+
+    def probe(self) -> Array:
         """Returns the observations of the newest rollout, with zeros for what is not finite."""
         assert self._observations is not None
         probe = self._observations.reshape(-1, *self._observations.shape[2:])[:PROBE_SIZE]
@@ -70,7 +81,7 @@ class HostLoop:
 
     @property
     def probe_spec(self) -> tuple[tuple[int, ...], str]:
-        """One rollout's observations, at most PROBE_SIZE."""
+        """Shape and dtype of one rollout's observations, at most PROBE_SIZE of them."""
         return (min(PROBE_SIZE, self._rollout_size), *self._encoder.shape), self._encoder.dtype
 
     def close(self) -> None:
@@ -83,7 +94,7 @@ _NUMBERS = ("rewards", "terminated", "truncated", "valid", "final_values", "has_
 
 
 class HostPrograms:
-    """What a Gymnasium training loop calls: `begin`, `policy`, `value` and `learn`.
+    """The programs that a training loop in Gymnasium calls: `begin`, `policy`, `value` and `learn`.
 
     Args:
         learner: The agent's learner.
@@ -104,10 +115,10 @@ class HostPrograms:
         T, N = learner.algorithm.n_steps, num_envs
         distribution, networks = learner.distribution, learner.networks
 
-        def spec(*shape, dtype: Any = tf.float32):
+        def spec(*shape: int, dtype: Any = tf.float32) -> tf.TensorSpec:
             return tf.TensorSpec(shape, dtype)
 
-        def observation(*leading):
+        def observation(*leading: int) -> tf.TensorSpec:
             return spec(*leading, *observation_shape, dtype=observation_dtype)
 
         actions = spec(T, N, *distribution.action_shape, dtype=distribution.action_dtype)
@@ -115,13 +126,15 @@ class HostPrograms:
         self._scalars = TaggedScalars()
         self._numpy = NumpyPolicy(networks.policy) if NumpyPolicy.supports(networks.policy) else None
 
-        def begin():
+        def begin() -> Tensor:
             learner.optimizer.begin_iteration()
             return tf.zeros([0]) if self._numpy is None else self._numpy.flat()
 
         self._begin = compiled(begin, xla=xla)
 
-        def learn(observations, actions, last_observations, numbers):
+        def learn(
+            observations: Tensor, actions: Tensor, last_observations: Tensor, numbers: Tensor
+        ) -> Tensor:
             batch = Batch(
                 observations=observations,
                 actions=actions,
@@ -138,12 +151,12 @@ class HostPrograms:
             self._policy = compiled(networks.policy, observation(N), xla=xla)
 
     def begin(self) -> None:
-        """Begins an iteration: undone rules draw, and the acting policy takes their weights."""
+        """Begins an iteration: rules placed "during_iteration" draw; the acting policy takes the weights."""
         weights = self._begin()
         if self._numpy is not None:
             self._numpy.refresh(weights.numpy())
 
-    def policy(self, observations: np.ndarray) -> np.ndarray:
+    def policy(self, observations: Array) -> Array:
         """Returns the distribution parameters [N, P] of observations [N, ...]."""
         if self._numpy is not None:
             with np.errstate(invalid="ignore", over="ignore"):  # the learner skips what is not finite
@@ -151,7 +164,7 @@ class HostPrograms:
         assert self._policy is not None
         return self._policy(tf.constant(observations)).numpy()
 
-    def value(self, observations: np.ndarray) -> np.ndarray:
+    def value(self, observations: Array) -> Array:
         """Returns V [K] of observations [K, ...], for any K."""
         size = len(observations)
         values = []

@@ -1,4 +1,4 @@
-"""What trains: a policy with its rules, its optimizer, its learner, and the loop that runs them."""
+"""An agent that trains: a policy with its rules, its optimizer, its learner, and the loop that runs them."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rlweights.weights.optimizer import InterventionOptimizer
 
 
 class Assembly(Policy):
-    """Everything that one agent consists of, built from its configuration.
+    """All parts of one agent, built from its configuration.
 
     Args:
         agent: See `Policy`.
@@ -49,11 +49,13 @@ class Assembly(Policy):
         )
 
     def make_loop(self) -> Loop:
-        """Makes what runs the iterations, in environments of its own that it closes."""
+        """Makes the loop that runs the iterations, with new environments that the loop closes."""
         num_envs, seed = self.agent.environment.num_envs, self.agent.seed
         if self.environments.tensorflow is not None:
             return GraphLoop(self.learner, self.environments.tensorflow, self.encoder, num_envs, seed)
-        return HostLoop(self.learner, self.environments.vector(num_envs), self.encoder, seed)
+        return HostLoop(
+            self.learner, self.environments.continued(num_envs, self.distribution), self.encoder, seed
+        )
 
     def _optimizer(self) -> InterventionOptimizer:
         try:
@@ -67,7 +69,7 @@ class Assembly(Policy):
             optimizer.build(self.networks.trainable_variables)
         except ConfigError:
             raise
-        except Exception as error:  # a rule's own `build` may raise anything
+        except Exception as error:  # the `build` of a user's rule may raise anything
             raise ConfigError(f"{self.source}: {self.files.place(error)}") from error
         return optimizer
 

@@ -1,6 +1,6 @@
-"""The environments of one agent: to train in, to be evaluated in, to be looked at."""
+"""The environments of one agent: for training, for evaluation, and for rendering."""
 
-import contextlib
+import functools
 import importlib
 import inspect
 import os
@@ -9,13 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import ConfigError
 from rlweights.learning import environments
+from rlweights.learning.continuation import Continuation, ReadState, ReplayedEpisodes, ReplayedVector
+from rlweights.learning.distributions import Distribution
 from rlweights.learning.environments.envpool import Reseeded
+from rlweights.learning.environments.replay import SeededEpisodes
 from rlweights.learning.environments.vector import VectorAdapter
+from rlweights.learning.stepper import Stepper
 from rlweights.running.building.user_code import UserCode, arguments_of
 from rlweights.running.config import extras
 from rlweights.running.config.messages import choices, first_line, missing, nearest, refusal
@@ -28,7 +33,7 @@ class EnvironmentFactory:
 
     Args:
         agent: The configuration.
-        files: Where classes of the user's own come from.
+        files: Loads the user's classes.
 
     Attributes:
         tensorflow: The environment as a TensorFlow function, if the agent trains in one; else None.
@@ -48,7 +53,11 @@ class EnvironmentFactory:
             self.tensorflow = self._tensorflow()
 
     def spaces(self) -> tuple[gym.Space, gym.Space]:
-        """Returns the spaces of one environment's observations and actions."""
+        """Returns the spaces of one environment's observations and actions.
+
+        Raises:
+            ConfigError: If agents would train in other spaces than they are evaluated in.
+        """
         twin = self.tensorflow
         if twin is not None:
             return self._made(lambda: (twin.observation_space, twin.action_space))
@@ -71,7 +80,11 @@ class EnvironmentFactory:
             envs.close()
 
     def vector(self, num_envs: int, *, evaluation: bool = False) -> gym.vector.VectorEnv:
-        """Makes vector environments: for rollouts, or for evaluation in Gymnasium's own environment."""
+        """Makes vector environments: for rollouts, or for evaluation in Gymnasium's environment.
+
+        Raises:
+            ConfigError: If there is no such environment, or it does not take its arguments.
+        """
         section = self._section
         if section.backend == "envpool" and not evaluation:
             return self._envpool(num_envs)
@@ -79,20 +92,59 @@ class EnvironmentFactory:
             return VectorAdapter(self.tensorflow, num_envs)
         self._check_id()
         mode = "sync" if evaluation else self._mode()
-        options: dict[str, Any] = {}
         if mode != "vector_entry_point":
-            # Whoever steps them keeps no observation beyond the next step without copying it himself.
-            options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
-            options["wrappers"] = [*self._wrappers(), *([self._limited] if evaluation else [])]
-        with shielded() if mode == "async" else contextlib.nullcontext():
-            return self._made(
-                lambda: gym.make_vec(
-                    section.id, num_envs, vectorization_mode=mode, **options, **section.kwargs
-                )
-            )
+            return self._made(lambda: self._singles(num_envs, mode, evaluation))
+        return self._made(
+            lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **section.kwargs)
+        )
+
+    def continued(self, num_envs: int, distribution: Distribution) -> Continuation:
+        """Makes vector environments for rollouts, with what makes them go on where they were.
+
+        Args:
+            num_envs: Number of environments N.
+            distribution: Of the actions, with which it is tried whether a state can be read and written.
+        """
+        section = self._section
+        stepper = Stepper(self.vector(num_envs))
+        mode = self._mode() if section.backend == "gymnasium" else section.backend
+        if mode in ("sync", "async"):
+            return ReplayedEpisodes(stepper)
+        rng = np.random.default_rng(0)
+        parameters = np.zeros((num_envs, distribution.parameter_size), np.float32)
+        if mode == "vector_entry_point" and ReadState.holds(
+            stepper, lambda: distribution.choose_numpy(parameters, rng)
+        ):
+            return ReadState(stepper)
+        return ReplayedVector(stepper)
+
+    def _singles(self, num_envs: int, mode: str, evaluation: bool) -> gym.vector.VectorEnv:
+        """Makes single environments, stepped one after the other or in a process each."""
+        section, wrappers = self._section, self._wrappers()
+
+        def single(index: int) -> gym.Env:
+            env = gym.make(section.id, **section.kwargs)
+            for wrap in wrappers:
+                env = wrap(env)
+            return self._limited(env) if evaluation else SeededEpisodes(env, index)
+
+        made = [functools.partial(single, index) for index in range(num_envs)]
+        options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
+        if mode == "sync":
+            # Nothing that steps them keeps an observation beyond the next step without copying it.
+            envs: gym.vector.VectorEnv = gym.vector.SyncVectorEnv(made, **options)
+        else:
+            with shielded():
+                envs = gym.vector.AsyncVectorEnv(made, **options)
+        envs.spec = gym.registry[section.id.rpartition(":")[2]]
+        return envs
 
     def rendered(self, mode: str) -> gym.Env:
-        """Makes one environment that renders: "human" in a window, "rgb_array" into frames."""
+        """Makes one environment that renders: "human" in a window, "rgb_array" into frames.
+
+        Raises:
+            ConfigError: If the environment does not render.
+        """
         section = self._section
         if mode == "rgb_array":
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames need no screen
@@ -106,7 +158,7 @@ class EnvironmentFactory:
 
     @property
     def evaluation_limit(self) -> int | None:
-        """Steps after which a look at the agent cuts an episode off; None: the environment limits itself."""
+        """Steps after which an evaluation or a film cuts an episode off; None: the environment does."""
         spec = gym.registry.get(self._section.id.rpartition(":")[2])
         limited = spec is None or spec.max_episode_steps is not None
         return None if limited else self._longest
@@ -117,7 +169,7 @@ class EnvironmentFactory:
         return env if limit is None else gym.wrappers.TimeLimit(env, limit)
 
     def _made(self, make: Callable[[], Any], creator: Any = None) -> Any:
-        """Calls what makes environments; whatever an environment raises then is an error of one line."""
+        """Calls `make`; whatever an environment raises in it becomes an error of one line."""
         section = self._section
         try:
             return make()
@@ -142,7 +194,7 @@ class EnvironmentFactory:
     # Gymnasium ------------------------------------------------------------------------------------
 
     def _check_id(self) -> None:
-        """Refuses what Gymnasium does not know, and what it would have to guess: an id without version."""
+        """Refuses ids that Gymnasium does not know, or would have to guess: those without a version."""
         whole = self._section.id
         module, _, name = whole.rpartition(":")
         package = extras.bringing(name)
@@ -178,7 +230,7 @@ class EnvironmentFactory:
             raise refusal(self._source, key, value, first_line(error)) from None
 
     def _has_twin(self) -> bool:
-        """Whether Gymnasium has the same environment, the same physics included."""
+        """Whether Gymnasium has the same environment, with the same physics."""
         section = self._section
         if section.id not in gym.registry:
             return False
@@ -196,7 +248,7 @@ class EnvironmentFactory:
         ]
 
     def _wrapper(self, key: str, section: Wrapper) -> Callable[[gym.Env], gym.Env]:
-        """Returns a function that wraps: by a wrapper of Gymnasium's, of a package's or of the user's own."""
+        """Returns a function that wraps: by a wrapper of Gymnasium, of a package, or of the user."""
         wrapper = self._wrapper_class(key, section.name)
         arguments = section.model_dump(exclude={"name"})
 
@@ -220,8 +272,10 @@ class EnvironmentFactory:
             raise refusal(self._source, key, name, why, hint=nearest(attribute, known))
         return wrapper
 
-    def _wrapper_error(self, key: str, name: str, wrapper: Any, arguments: Any, error: Exception) -> Any:
-        """What went wrong with a wrapper: with which argument, if it is one that it does not take."""
+    def _wrapper_error(
+        self, key: str, name: str, wrapper: Any, arguments: Any, error: Exception
+    ) -> ConfigError:
+        """The error of a wrapper that failed; it names an argument that the wrapper does not take."""
         known = arguments_of(wrapper)[1:]  # the first is the environment
         unknown = next((each for each in arguments if each not in known), None)
         if isinstance(error, TypeError) and unknown is not None:
@@ -273,7 +327,7 @@ class EnvironmentFactory:
 
 
 def _form(space: gym.Space) -> tuple[Any, ...]:
-    """What two spaces must have in common for one agent to act in both."""
+    """The properties that two spaces must share for one agent to act in both."""
     return type(space), space.shape, getattr(space, "n", None), getattr(space, "start", None)
 
 

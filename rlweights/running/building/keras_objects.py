@@ -1,4 +1,4 @@
-"""What agent files name of Keras: optimizers, activations, schedules."""
+"""The objects of Keras that agent files name: optimizers, activations, schedules."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ ACTIVATIONS = [
     for name in vars(keras.activations)
     if name.islower() and not name.startswith("_") and name not in ("deserialize", "get", "serialize")
 ]
-"""Keras' activations."""
+"""Names of Keras' activations."""
 
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     name.lower(): each
     for name, each in vars(keras.optimizers).items()
     if inspect.isclass(each)
     and issubclass(each, keras.optimizers.Optimizer)
-    and name not in ("LossScaleOptimizer", "MultiOptimizer", "Optimizer")  # these make no step of their own
+    and name not in ("LossScaleOptimizer", "MultiOptimizer", "Optimizer")  # these make no step themselves
 }
 """Keras' optimizers by their names in lower case."""
 
@@ -40,7 +40,7 @@ def check_activation(source: str, name: str) -> None:
     """Makes sure that Keras has an activation.
 
     Raises:
-        ConfigError: If it has not.
+        ConfigError: If there is no such activation.
     """
     if name not in ACTIVATIONS:
         hint = nearest(name, ACTIVATIONS)
@@ -73,10 +73,10 @@ def inner_optimizer(agent: Agent, source: str) -> keras.optimizers.Optimizer:
 
 
 def check_argument(source: str, owner: type, name: str, key: str, value: Any) -> None:
-    """Makes sure that a class takes an argument; the learning rate has a key of its own.
+    """Makes sure that a class takes an argument; the learning rate has its own key, so it is refused.
 
     Raises:
-        ConfigError: If it does not; names the nearest that it takes.
+        ConfigError: If the class does not take it; the message names the nearest that it takes.
     """
     known = [each for each in arguments_of(owner) if each != "learning_rate"]
     if name not in known:
@@ -85,10 +85,10 @@ def check_argument(source: str, owner: type, name: str, key: str, value: Any) ->
 
 
 def schedule_of(value: Mapping[str, Any], source: str, key: str) -> Any:
-    """Makes the Keras schedule that a table with `schedule`, its name, and its arguments stands for.
+    """Makes the Keras schedule of a table: `schedule`, its name, and its arguments.
 
     Raises:
-        ConfigError: If there is none, or it does not take its arguments.
+        ConfigError: If there is no such schedule, or it does not take its arguments.
     """
     name = value["schedule"]
     if name not in SCHEDULES:
@@ -105,7 +105,7 @@ def schedule_of(value: Mapping[str, Any], source: str, key: str) -> Any:
 
 
 def _step(optimizer: keras.optimizers.Optimizer) -> None:
-    """Lets an optimizer make one step, of weights that nobody needs."""
+    """Lets an optimizer make one step, of a kernel made for that."""
     kernel = keras.Variable(np.ones((2, 2), np.float32), name="kernel")
     optimizer.apply([np.ones((2, 2), np.float32)], [kernel])
     if not np.isfinite(kernel.numpy()).all():

@@ -1,4 +1,4 @@
-"""What acts: the spaces, networks and environments of an agent, without anything that trains it."""
+"""An agent that acts: its spaces, networks and environments, without anything that trains it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +16,27 @@ from rlweights.running.building.keras_objects import check_activation
 from rlweights.running.building.user_code import UserCode
 from rlweights.running.config.messages import first_line, refusal
 from rlweights.running.config.schema import Agent
+from rlweights.weights.arrays import Array
 
 
 class Policy:
-    """What of an agent acts, built from its configuration: to look at a run, this is enough.
+    """The acting part of an agent, built from its configuration: enough to evaluate, play and export a run.
 
     Args:
         agent: The configuration.
-        source: Where it came from, for errors.
-        folder: Where files that it names lie; None: the current folder.
+        source: The file or option that it came from, for errors.
+        folder: Folder of the files that the agent names; None: the current folder.
 
     Attributes:
-        files: The user's own code that was loaded: an environment, wrappers, a network.
+        files: Loads the user's code, and knows what was loaded: an environment, wrappers, a network.
         environments: Makes the environments.
-        action_space: What one environment takes.
+        action_space: Of one environment.
         encoder: Of observations.
         distribution: Of actions, over the policy's output.
         networks: Policy and value network.
 
     Raises:
-        ConfigError: If something cannot be built; one line that names file, key and the way out.
+        ConfigError: If something cannot be built; one line that names the file, the key and a way out.
     """
 
     def __init__(self, agent: Agent, source: str, folder: Path | None = None):
@@ -51,18 +52,21 @@ class Policy:
             raise refusal(source, "environment.id", agent.environment.id, first_line(error)) from None
         self.networks = self._networks()
 
-    def acting(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Returns the policy of the weights that the networks hold now: observations to parameters."""
+    def acting(self) -> Callable[[Array], Array]:
+        """Returns the policy at the weights that the networks hold now.
+
+        It goes from encoded observations [N, ...] to distribution parameters [N, P].
+        """
         return acting(self.networks.policy)
 
     def actor(
-        self, policy: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator | None = None
+        self, policy: Callable[[Array], Array], rng: np.random.Generator | None = None
     ) -> Callable[[Any], Any]:
-        """Returns what acts in one environment, see `rlweights.learning.acting.actor`."""
+        """Returns a function that acts in one environment, see `rlweights.learning.acting.actor`."""
         return actor(policy, self.encoder, self.distribution, self.action_space, rng)
 
-    def performer(self, policy: Callable[[np.ndarray], np.ndarray], seed: int) -> Callable[[Any], Any]:
-        """Returns an `actor` that acts as the agent is evaluated: greedily, or by draws of a seed."""
+    def performer(self, policy: Callable[[Array], Array], seed: int) -> Callable[[Any], Any]:
+        """Returns an `actor` that acts as in the agent's evaluations: greedily, or by draws of a seed."""
         greedy = self.agent.evaluation.deterministic
         return self.actor(policy, None if greedy else np.random.default_rng(seed))
 
@@ -88,7 +92,7 @@ class Policy:
                 model=model,
                 seed=agent.seed,
             )
-        except Exception as error:  # the user's own model may raise anything
+        except Exception as error:  # the user's model may raise anything
             if model is not None:
                 why = self.files.place(error)
                 raise refusal(self.source, "network.model", section.model, why) from error

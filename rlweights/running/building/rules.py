@@ -33,17 +33,17 @@ def rules_of(agent: Agent, files: UserCode, networks: ActorCritic) -> list[Inter
 
 
 def try_rules(agent: Agent, files: UserCode, rules: Sequence[Intervention]) -> None:
-    """Asks each rule of a built optimizer once what it would write.
+    """Computes once what each rule of a built optimizer would write, without writing it.
 
     Raises:
-        ConfigError: In one line, for what would fail in the graph.
+        ConfigError: If a rule fails, as it would in the graph; one line.
     """
     step = tf.zeros([], tf.int64)
     for index, rule in enumerate(rules):
         try:
             for variable in rule.variables:
                 rule.try_on(variable, step)
-        except Exception as error:  # the user's own rule may raise anything
+        except Exception as error:  # the user's rule may raise anything
             section = agent.interventions[index]
             raise _rule_error(files, f"interventions.{index}", section, error) from error
 
@@ -51,10 +51,10 @@ def try_rules(agent: Agent, files: UserCode, rules: Sequence[Intervention]) -> N
 def check_scores(
     source: str, optimizer: InterventionOptimizer, networks: ActorCritic, encoder: ObservationEncoder
 ) -> None:
-    """Refuses rules that wait for scores of dormant units which nothing measures.
+    """Refuses rules that read dormant scores of a layer that has none.
 
     Raises:
-        ConfigError: With the layers that are measured.
+        ConfigError: If there is one; the message names the layers that are measured.
     """
     example = np.zeros((1, *encoder.shape), encoder.dtype)
     measured, prefix = networks.activations(example), "dormant_score/"
@@ -87,7 +87,7 @@ def _rule(agent: Agent, files: UserCode, networks: ActorCritic, key: str, sectio
         raise refusal(source, f"{key}.on", on, first_line(error)) from error
     try:
         return rule(**arguments)
-    except Exception as error:  # the user's own rule may raise anything
+    except Exception as error:  # the user's rule may raise anything
         raise _rule_error(files, key, section, error) from error
 
 
@@ -104,7 +104,7 @@ def _rule_class(files: UserCode, key: str, name: str) -> type[Intervention]:
 
 
 def _rule_error(files: UserCode, key: str, section: Rule, error: Exception) -> ConfigError:
-    """What went wrong with a rule: with which argument, if the message begins with one in backticks."""
+    """The error of a rule that failed; it names the argument with which its message begins in backticks."""
     found = re.match(r"`(\w+)` (.+?)(?:\. Received: .*)?$", first_line(error))
     given = section.model_dump()
     if found and found[1] in given:
@@ -113,16 +113,16 @@ def _rule_error(files: UserCode, key: str, section: Rule, error: Exception) -> C
 
 
 def strength_of(value: Any, source: str, key: str) -> Any:
-    """Turns a table that stands for a schedule or a feedback into it; leaves everything else as it is.
+    """Turns a table that describes a schedule or a feedback into it; leaves everything else as it is.
 
     ===================================================  ==============================================
     `{ from = 1.0, to = 0.0 }`                           linear over the budget
     `{ schedule = "ExponentialDecay", ... }`             a Keras schedule of the optimizer step
-    `{ feedback = "name", initial = 0.1 }`               what somebody writes from outside
+    `{ feedback = "name", initial = 0.1 }`               a value that is written from outside
     ===================================================  ==============================================
 
     Raises:
-        ConfigError: If it is none of these although it begins like one.
+        ConfigError: If a table has a key of one of these, but is not one of them.
     """
     if not isinstance(value, Mapping):
         return value

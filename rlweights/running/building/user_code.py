@@ -1,4 +1,4 @@
-"""Code of the user's own: `file.py:Name`. The only door through which an agent file brings code in."""
+"""The user's code, `file.py:Name`: nothing else lets an agent file bring code in."""
 
 import importlib.util
 import inspect
@@ -11,11 +11,11 @@ from rlweights.running.config.messages import first_line, nearest, refusal
 
 
 class UserCode:
-    """Loads what an agent file names, each file once.
+    """Loads the classes that an agent file names, each file once.
 
     Args:
         source: The agent file, for errors.
-        folder: Where relative paths begin.
+        folder: Folder that relative paths begin at.
     """
 
     def __init__(self, source: str, folder: Path):
@@ -29,12 +29,12 @@ class UserCode:
         return list(self._modules)
 
     def load(self, key: str, reference: str, *, functions: bool = False) -> Any:
-        """Returns the class that `file.py:Name` refers to; `key` is where the agent file says so.
+        """Returns the class that `file.py:Name` refers to.
 
         Args:
-            key: The key, for errors.
-            reference: What the agent file has there; the file is relative to the agent file.
-            functions: Whether it may be a function as well.
+            key: The key of the agent file, for errors.
+            reference: Its value, `file.py:Name`; the file is relative to `folder`.
+            functions: Whether a function is accepted as well.
 
         Raises:
             ConfigError: If there is no such file or class, or the file fails.
@@ -76,7 +76,7 @@ class UserCode:
         return self._modules[location]
 
     def place(self, error: BaseException) -> str:
-        """Returns an error with the line of the user's file that it came from, if it came from one."""
+        """Returns an error in one line, with the line of the user's file if it came from there."""
         frames = traceback.extract_tb(error.__traceback__)
         files = {str(each) for each in self._modules}
         found = next((frame for frame in reversed(frames) if frame.filename in files), None)
@@ -84,7 +84,7 @@ class UserCode:
 
 
 def _failure(error: BaseException, file: Path) -> str:
-    """Where in a file an error came from, its type and its message."""
+    """The place of an error in a file, its type and its message."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     if isinstance(error, SyntaxError) and error.lineno is not None:
         lines.append(error.lineno)

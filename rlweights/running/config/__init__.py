@@ -1,1 +1,1 @@
-"""Agent files: what they may hold, and what is said about mistakes in them."""
+"""Agent files: their schema, and the messages about mistakes in them."""

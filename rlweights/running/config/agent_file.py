@@ -38,7 +38,7 @@ def find(name: str) -> Path:
     """Returns the path of an agent: a file, a run folder, or the name of a shipped agent.
 
     Raises:
-        ConfigError: If there is none; the message names the nearest.
+        ConfigError: If there is no such agent; the message names the nearest.
     """
     path = Path(name)
     try:
@@ -66,7 +66,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
         overrides: "key.subkey=value" each, the value in TOML (or a bare word).
 
     Raises:
-        ConfigError: One line that names file, key, what came, and what is valid.
+        ConfigError: If the file cannot be read or is not valid; one line that names the file, the key, the
+            value, and what is valid.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -82,15 +83,19 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
 
 
 def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
-    """Returns a configuration for an environment: the shipped agent's for it, or general defaults.
+    """Returns a configuration for an environment: that of the shipped agent for it, or general defaults.
 
-    Another environment of a package that brings a family of them (Atari games, MiniGrid) is trained as the
-    family's shipped agent is, without its claim. Of the agents that fit, one with the chosen backend comes
-    first, "gymnasium" if none is chosen. If none has the chosen algorithm, the environment is prepared as
-    theirs is, and the algorithm has its defaults.
+    Other environments of a family (Atari games, MiniGrid) take the settings of the family's shipped agent,
+    without its claim. Of the agents that fit, one with the chosen backend comes first, "gymnasium" if none
+    is chosen. If none has the chosen algorithm, the environment takes the settings of the first of them, and
+    the algorithm its defaults.
+
+    Args:
+        env: The Gymnasium id.
+        overrides: As for `load`.
 
     Raises:
-        ConfigError: As `load`.
+        ConfigError: See `load`.
     """
     chosen = {key.strip(): value.strip(" \"'") for key, _, value in (o.partition("=") for o in overrides)}
     agents = [(path, load(path)) for path in shipped().values()]
@@ -131,7 +136,7 @@ def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -
 
 
 def _valid(value: Any, source: str, *path: str) -> Any:
-    """Returns a copy; refuses what no file can hold, and what does not equal itself when it is read again."""
+    """Returns a copy; refuses values that no file can hold, or that differ when they are read again."""
     if len(path) > DEEPEST:
         raise ConfigError(f"{source}: {path[0]}: nested more than {DEEPEST} deep")
     if isinstance(value, Mapping):
@@ -169,7 +174,7 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> None:
             index; a rule also by its name: "interventions.clipping.bound=2".
 
     Raises:
-        ConfigError: If there is no place for a key.
+        ConfigError: If a text is no "key=value", or its key leads nowhere.
     """
     for text in texts:
         key, equals, value = text.partition("=")
@@ -183,11 +188,11 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> None:
             )
             if not isinstance(place, dict | list):
                 raise ConfigError(f"--set {text}: {'.'.join(parts[: number + 1])} is a value and has no keys")
-        place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)
+        place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)  # pyright: ignore[reportCallIssue]
 
 
 def _parsed(value: str) -> Any:
-    """A value in TOML; whatever is none is a bare word."""
+    """A value in TOML; any other text is a bare word."""
     try:
         found = tomllib.loads(f"value = {value.strip()}")
     except (ValueError, RecursionError):

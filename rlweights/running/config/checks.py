@@ -1,4 +1,4 @@
-"""What must fit together in an agent file."""
+"""Checks of an agent file beyond its types: that its tables fit together."""
 
 import math
 import re
@@ -12,10 +12,10 @@ COUNTER_LIMIT = 2**31
 
 
 def check(agent: Any) -> None:
-    """Checks what pydantic cannot see: that the tables of a `schema.Agent` fit together.
+    """Checks that the tables of a `schema.Agent` fit together, which pydantic cannot see.
 
     Raises:
-        ValueError: With the key, what came, and why it does not fit.
+        ValueError: If they do not; the message names the key, the value, and why it does not fit.
     """
     for each in (
         _check_environment,

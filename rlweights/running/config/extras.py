@@ -1,4 +1,4 @@
-"""Packages that bring environments of their own to Gymnasium: what to import, and how to install it."""
+"""Packages that register environments with Gymnasium: the module to import, and the extra to install."""
 
 import importlib
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class NotInstalled(ImportError):
 
 
 def bringing(env: str) -> Package | None:
-    """Returns the package that brings an environment, by its id; None if it is none of these."""
+    """Returns the package that brings an environment, by its id; None if none of PACKAGES does."""
     return next((each for each in PACKAGES if env.startswith(each.prefixes)), None)
 
 
@@ -34,7 +34,7 @@ def load(module: str) -> Any:
     """Imports a module.
 
     Raises:
-        NotInstalled: If it is not there; names the extra, where there is one.
+        NotInstalled: If it is not installed; the message names the extra, where there is one.
     """
     try:
         return importlib.import_module(module)

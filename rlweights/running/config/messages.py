@@ -1,4 +1,4 @@
-"""What is said about a configuration that cannot be used: one line with the key, what came, and a way out."""
+"""Error messages about configurations: one line with the key, the value, and a way out."""
 
 import difflib
 import re
@@ -29,12 +29,12 @@ def choices(name: str, options: Iterable[str]) -> str:
 
 
 def missing(package: str, extra: str) -> str:
-    """Says how to get a package that an extra of rlweights brings."""
+    """Returns the message that a package is not installed, and how an extra of rlweights brings it."""
     return f"{package} is not installed; pip install 'rlweights[{extra}]'"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without a full stop; its type if it has none."""
+    """Returns the first line of an error's message, without a period; its type if it has no message."""
     text = str(error).strip() or type(error).__name__
     line = re.sub(
         r"\{\{.*?\}\} | \[Op:.*", "", text.split("\n")[0]
@@ -43,7 +43,7 @@ def first_line(error: BaseException) -> str:
 
 
 def formatted(value: Any) -> str:
-    """A value as a TOML file has it, cut where it is long."""
+    """Returns a value as TOML, cut to 60 characters."""
     text = _toml(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -74,7 +74,7 @@ _WORDS = {
 }
 
 _NAMING = ("rule", "id", "name")
-"""Keys that say of which kind a table is: who writes a string for the table means this one."""
+"""Keys that name the kind of a table: a string in place of the table is meant for this key."""
 
 
 class _Place(NamedTuple):
@@ -91,7 +91,7 @@ def explained(
     """Returns the error about the first thing that is wrong with `data`.
 
     An unknown key comes before everything else: it may be the typing error of a missing one. Of a value that
-    may be of several types, the finding that goes deepest is told.
+    may be of several types, the finding that goes deepest is reported.
     """
     findings = [(_place(each, data, model), each) for each in error.errors(include_url=False)]
     place, first = min(findings, key=lambda each: (each[1]["type"] != "extra_forbidden", -len(each[0].path)))
@@ -141,7 +141,7 @@ def table_of(annotation: Any, value: Any) -> type[BaseModel] | None:
 
 
 def _place(finding: Mapping[str, Any], data: Any, model: type[BaseModel]) -> _Place:
-    """Follows a finding's location, which also names, between the keys, the members of unions."""
+    """Follows a finding's location, which names the members of unions between the keys."""
     location: Sequence[Any] = finding["loc"]
     path: list[str] = []
     table, annotation = model, model

@@ -1,9 +1,17 @@
-"""What an agent file may hold: its tables, and what must fit together in them."""
+"""The schema of agent files: their tables, keys, types and defaults."""
 
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.types import FiniteFloat
 
 from rlweights.learning.algorithms import A2C, PPO, Reinforce
@@ -11,7 +19,7 @@ from rlweights.learning.algorithms.base import Count
 from rlweights.running.config import checks
 
 UNSET = "none"
-"""What a file has for a setting that is off: TOML has no null, and leaving the key out takes the default."""
+"""The value of a setting that is off: TOML has no null, and leaving the key out takes the default."""
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -25,7 +33,7 @@ class Section(BaseModel):
 
 
 class Wrapper(BaseModel):
-    """One wrapper of the environment: its name, and arguments of its own."""
+    """One wrapper of the environment: its name, and its arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -33,9 +41,9 @@ class Wrapper(BaseModel):
 
 
 class EnvironmentSection(Section):
-    """What the agent acts in."""
+    """The environment that the agent acts in."""
 
-    id: str = Field(description="Gymnasium id, or file.py:Class for a TensorFlow environment of one's own.")
+    id: str = Field(description="Gymnasium id, or file.py:Class for your own TensorFlow environment.")
     backend: Literal["gymnasium", "envpool", "tensorflow"] = Field(
         default="gymnasium", description="What steps the environments; tensorflow: one program with the rest."
     )
@@ -53,7 +61,7 @@ class EnvironmentSection(Section):
         default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
     )
     normalize_observations: bool = Field(
-        default=False, description="Normalise by running statistics, in the graph."
+        default=False, description="Normalize by running statistics, in the graph."
     )
     normalize_rewards: bool = Field(
         default=False, description="Scale by the running deviation of the return."
@@ -75,12 +83,12 @@ class Network(Section):
     )
     policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
     model: str | None = Field(
-        default=None, description="file.py:Name that builds hidden layers of one's own instead."
+        default=None, description="file.py:Name that builds your own hidden layers instead."
     )
 
 
 class Optimizer(BaseModel):
-    """The inner Keras optimizer: its name, and any argument of its own."""
+    """The inner Keras optimizer: its name, and its arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -94,7 +102,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    rule: str = Field(description="Name of a built-in rule, or file.py:Class for one's own.")
+    rule: str = Field(description="Name of a built-in rule, or file.py:Class for your own.")
     placement: Literal["after_step", "during_gradient", "during_iteration", "after_iteration"] | None = Field(
         default=None, description="When the weights change; unset: the rule's own."
     )
@@ -111,7 +119,7 @@ class Budget(Section):
 
 
 class Evaluation(Section):
-    """How the agent is judged: whole episodes on clean weights in the real environment."""
+    """How the agent is evaluated: whole episodes on clean weights in the real environment."""
 
     every: Annotated[int, Field(ge=0)] = Field(
         default=20_000, description="Steps between two; 0: only at the end."
@@ -161,7 +169,7 @@ class Logging(Section):
 
 
 class GuardSection(Section):
-    """What happens to updates that are not finite."""
+    """The treatment of updates that are not finite."""
 
     on_nonfinite: Literal["skip", "stop", "rollback"] = Field(
         default="skip", description="Skip the step; stop at the first; or go back to the last checkpoint."
@@ -208,7 +216,7 @@ class Agent(Section):
         return tomlkit.dumps(self.model_dump(by_alias=True, exclude_none=True))
 
     @model_serializer(mode="wrap")
-    def _with_unset(self, handler) -> dict[str, Any]:
+    def _with_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Writes "none" where leaving the key out would mean a default that is something else."""
         data = handler(self)
         for name, field in type(self.algorithm).model_fields.items():

@@ -1,4 +1,4 @@
-"""What a person sees while an agent trains: a calm table, and one live bar on a terminal."""
+"""The console display of a run: a table of few rows, and one live bar on a terminal."""
 
 import math
 import sys
@@ -20,13 +20,13 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "noise": ("/stddev", 8),
     "steps/s": ("time/fps", 9),
 }
-"""Columns: the tag, or end of tags, that each shows, and its width. There is one once there is a value."""
+"""Columns: the tag, or end of tags, that each shows, and its width. A column appears with its first value."""
 
 LINES = 24
 """About how many rows a whole run prints; half as many evaluations, and as many warnings at most."""
 
 LABEL = 13
-"""Width of the labels before what `start` and `summary` show."""
+"""Width of the labels in the lines of `start` and `summary`."""
 
 
 class Console:
@@ -38,8 +38,8 @@ class Console:
     Args:
         total_steps: Environment steps of the whole run.
         quiet: Whether to show no progress.
-        file: Where to; standard output if None.
-        **options: For `rich.console.Console`.
+        file: The file to write to; None: standard output.
+        **options: Arguments of `rich.console.Console`.
     """
 
     def __init__(self, total_steps: int, *, quiet: bool = False, file: IO[str] | None = None, **options: Any):
@@ -56,7 +56,7 @@ class Console:
         self._task: Any = None
 
     def start(self, header: Sequence[str]) -> None:
-        """Shows what is about to run.
+        """Shows the header of a run and starts its progress bar.
 
         Args:
             header: Lines that begin with a label, padded to LABEL characters.
@@ -64,7 +64,7 @@ class Console:
         if self._quiet:
             return
         for line in header:
-            self._labelled(line)
+            self._labeled(line)
         self._terminal.print()
         if self._terminal.is_terminal:
             self._progress = Progress(
@@ -81,7 +81,7 @@ class Console:
             self._progress.start()
 
     def update(self, step: int, scalars: Mapping[str, float], rate: float | None) -> None:
-        """Takes a row of scalars, and shows it if it is time to.
+        """Takes a row of scalars, and shows it if a row is due.
 
         Args:
             step: Environment steps so far.
@@ -107,7 +107,7 @@ class Console:
             self._row(step)
 
     def note_reason(self, reason: str) -> None:
-        """Takes note of why updates are skipped; the first reason since the last warning is shown with it."""
+        """Remembers why updates are skipped; the next warning shows the first reason since the last one."""
         self._reason = self._reason or reason
 
     def message(self, text: str) -> None:
@@ -115,17 +115,17 @@ class Console:
         self._line(text)
 
     def summary(self, facts: Mapping[str, str]) -> None:
-        """Shows how it ended: one fact a line."""
+        """Shows how the run ended: one fact a line."""
         self.close()
         if self._skipped:
             self._warn(self._total)
         if not self._quiet:
             self._terminal.print()
         for name, value in facts.items():
-            self._labelled(f"{name:<{LABEL - 1}} {value}", "bold" if name == "reached" else "")
+            self._labeled(f"{name:<{LABEL - 1}} {value}", "bold" if name == "reached" else "")
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -176,12 +176,12 @@ class Console:
     def _line(self, text: str, style: str = "") -> None:
         self._terminal.print(text, style=style, soft_wrap=True, markup=False)
 
-    def _labelled(self, line: str, style: str = "") -> None:
+    def _labeled(self, line: str, style: str = "") -> None:
         self._terminal.print(Text.assemble((line[:LABEL], "dim"), (line[LABEL:], style)), soft_wrap=True)
 
 
 def number(value: float | None) -> str:
-    """A number for people: three significant digits, thousands separated; "-" for none."""
+    """Returns a number for display: three significant digits, thousands separated; "-" for none."""
     if value is None or value != value:
         return "-"
     if abs(value) >= 999.5:

@@ -18,9 +18,9 @@ from rlweights.running import files
 class EventFile:
     """A TensorBoard event file, the newest of its folder.
 
-    It is written by TensorFlow's record writer: TensorBoard's own one computes checksums in Python (117 ms
-    for a megabyte, against 0.5 ms), meets a full disk in a thread of its own, and names files by a clock that
-    may have been set back since the run began, though readers take them in the order of their names.
+    It is written by TensorFlow's record writer: TensorBoard's computes checksums in Python (117 ms for a
+    megabyte, against 0.5 ms), meets a full disk in another thread, and names files by a clock that may have
+    been set back since the run began, though readers take them in the order of their names.
     """
 
     NAME = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
@@ -37,7 +37,7 @@ class EventFile:
         self.add(Event(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, event: Event) -> None:
-        """Writes an event, with the time of now."""
+        """Writes an event, stamped with the present time."""
         files.must_exist(self.path)
         event.wall_time = time.time()
         self._writer.write(event.SerializeToString())
@@ -49,7 +49,7 @@ class EventFile:
 
 
 def _trim(path: Path, step: int) -> None:
-    """Takes from an event file what lies beyond `step`, ends of sessions, and a record torn by a kill.
+    """Removes the events beyond `step`, ends of sessions, and a record torn by a kill from an event file.
 
     TensorBoard's readers do some of that when they meet the START of the next file, each in its own way:
     `EventAccumulator` keeps histograms, the data server keeps tags until they are written again.
@@ -68,6 +68,6 @@ def _trim(path: Path, step: int) -> None:
 
 
 def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """Reads all scalars of a run back, by TensorBoard's own reader: (step, value) pairs by tag."""
+    """Returns all scalars of a run, read by TensorBoard's reader: (step, value) pairs by tag."""
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

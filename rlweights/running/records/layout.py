@@ -1,4 +1,4 @@
-"""What TensorBoard shows beyond single charts: a layout of ours, and the hparams tab."""
+"""TensorBoard's layout of charts for this package, and its hparams tab."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -77,7 +77,7 @@ def margins(title: str, charts: Mapping[str, tuple[str, str, str]]) -> Summary:
     """Returns the summary that lays out margin charts as one category.
 
     Args:
-        title: The category's.
+        title: Title of the category.
         charts: Title and `band` of each chart.
     """
     return _custom_scalars([layout_pb2.Category(title=title, chart=_margin_charts(charts))])
@@ -118,8 +118,8 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
 def hparams_start(config: Mapping[str, Any]) -> Summary:
     """Returns the summary that begins this session in the hparams tab, with all of its settings.
 
-    There is none that declares columns: from one TensorBoard would take the columns of the first run for all.
-    Without it, it collects settings and metrics of all runs, and shows what differs between them first.
+    No summary declares columns: TensorBoard would take the columns of the first run for all runs. Without
+    one it collects the settings and metrics of all runs, and shows those that differ first.
     """
     start = hparams_summary.session_start_pb(hparams=hyperparameters(config))
     return Summary.FromString(start.SerializeToString())

@@ -1,7 +1,7 @@
 """Records of a run: TensorBoard event files and `progress.csv`.
 
-What a call has recorded is with the operating system when it returns, so a kill loses nothing; `flush` makes
-it survive a power failure too.
+Every call hands its records to the operating system before it returns, so a kill loses nothing; after `flush`
+they survive a power failure too.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from rlweights.errors import RecordsError
 from rlweights.running import files
 from rlweights.running.records.csv_file import CsvFile
 from rlweights.running.records.event_file import EventFile
+from rlweights.weights.arrays import Array
 
 BUCKETS = 30
 """Buckets of a histogram: enough to see a bound, few enough to keep event files small."""
@@ -35,11 +36,11 @@ class Records:
 
     Args:
         folder: The run folder. It must exist.
-        resume_step: The step from which a resumed run goes on. What was recorded beyond it is forgotten.
+        resume_step: The step from which a resumed run goes on. Records beyond it are removed.
 
     Raises:
-        RecordsError: Here and in every method: the disk is full, the folder is read-only or has vanished.
-            Nothing can be recorded after that, but what was recorded before is intact.
+        RecordsError: Here and in every method, if the disk is full, or the folder is read-only or has
+            vanished. Nothing can be recorded after that, but the records before it are intact.
     """
 
     def __init__(self, folder: str | Path, *, resume_step: int | None = None):
@@ -53,7 +54,7 @@ class Records:
     def __enter__(self) -> "Records":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
@@ -64,7 +65,7 @@ class Records:
 
         Args:
             step: Environment steps so far.
-            scalars: By tag. NaN and None stand for "nothing to say" and are left out.
+            scalars: By tag. NaN and None mean that there is no value, and are left out.
         """
         kept = {tag: float(value) for tag, value in scalars.items() if value is not None and value == value}
         if step < self._table.newest:
@@ -78,7 +79,7 @@ class Records:
         self,
         step: int,
         tag: str,
-        values: np.ndarray,
+        values: Array,
         bound: float | None = None,
         buckets: int = BUCKETS,
     ) -> None:
@@ -86,8 +87,8 @@ class Records:
 
         Args:
             step: Environment steps so far.
-            tag: Its name.
-            values: What to count.
+            tag: Its tag.
+            values: The values to count.
             bound: The largest |value| that is allowed: an empty bucket at each end reaches to it, so that the
                 axis of TensorBoard's chart ends there, and so do the outermost lines of its distributions.
             buckets: Number of equal buckets between the smallest and the largest value.
@@ -114,7 +115,7 @@ class Records:
 
         Args:
             step: Environment steps so far.
-            tag: Its name.
+            tag: Its tag.
             gif: The picture, as a GIF.
             size: Its height and width.
         """
@@ -126,7 +127,7 @@ class Records:
         self._add(Event(step=step, summary=summary))
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded beyond `step`: for a run that goes back to a checkpoint."""
+        """Removes the records beyond `step`: for a run that goes back to a checkpoint."""
         self.close()
         self._open(step)
 
@@ -149,7 +150,7 @@ class Records:
             self._events = EventFile(self.folder, step)
             self._table = CsvFile(self.folder, step)
 
-    def _tensor(self, step: int, tag: str, value: np.ndarray, plugin: Any) -> None:
+    def _tensor(self, step: int, tag: str, value: Array, plugin: Any) -> None:
         metadata: SummaryMetadata = plugin.create_summary_metadata(display_name="", description="")
         tensor = tensor_util.make_tensor_proto(value)
         self.summary(Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)]), step)
@@ -160,7 +161,7 @@ class Records:
 
     @contextlib.contextmanager
     def _explained(self, path: Path) -> Iterator[None]:
-        """Turns what the file system says into one line, said again if asked to go on after it."""
+        """Turns an error of the file system into one line, and raises it again in every later call."""
         if self._failure is not None:
             raise self._failure
         try:

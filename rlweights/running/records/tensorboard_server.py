@@ -1,4 +1,4 @@
-"""TensorBoard beside a run: started with it, ended with it."""
+"""TensorBoard beside a run: starts and ends with it."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from typing import IO
 COMMAND = (sys.executable, "-m", "tensorboard.main")
 
 PATIENCE = 5.0
-"""Seconds that TensorBoard has to end by itself."""
+"""Seconds that TensorBoard has to end after a signal."""
 
 _ADDRESS = re.compile(r"https?://\S+")
 
@@ -23,15 +23,15 @@ _ADDRESS = re.compile(r"https?://\S+")
 def watched(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Runs TensorBoard on a folder for the time of a `with` block.
 
-    The block need not wait for it: `say` gets the address as soon as TensorBoard listens, or the reason why
-    it does not. A run goes on without it.
+    The block does not wait for TensorBoard: `say` gets the address as soon as it listens, or the reason why
+    it does not. The block goes on without it.
 
     Args:
         folder: The folder with the runs.
         say: Shows one line; it is called by another thread.
     """
     try:
-        # A session of its own: Ctrl-C asks the run to stop, and TensorBoard shows it until it has.
+        # In a new session: Ctrl-C asks the run to stop, and TensorBoard shows the run until it has.
         process = subprocess.Popen(
             [*COMMAND, "--logdir", str(folder)],
             stdin=subprocess.DEVNULL,
@@ -59,7 +59,7 @@ def watched(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _listen(stream: IO[str], say: Callable[[str], None], ending: threading.Event) -> None:
-    """Reads what TensorBoard says to its end (a full pipe would stop it); passes on what matters."""
+    """Reads TensorBoard's output to its end (a full pipe would stop it); passes on its address."""
     started, last = False, "it said nothing"
     for line in stream:
         last = line.strip() or last
@@ -72,7 +72,7 @@ def _listen(stream: IO[str], say: Callable[[str], None], ending: threading.Event
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends TensorBoard and what it has started."""
+    """Ends TensorBoard and its child processes."""
     for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         with contextlib.suppress(ProcessLookupError):
             if hasattr(os, "killpg"):

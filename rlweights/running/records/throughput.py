@@ -1,4 +1,4 @@
-"""How fast a run is."""
+"""The throughput of a run."""
 
 import contextlib
 import time
@@ -14,7 +14,7 @@ class Rate:
         self._steps = 0
 
     def tick(self, env_steps: int) -> None:
-        """Counts steps that have just been made."""
+        """Counts environment steps that have just been made."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
@@ -26,7 +26,7 @@ class Rate:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out the time of a `with` block."""
+        """Excludes the time of a `with` block."""
         started = time.monotonic()
         yield
         if self._since is not None:

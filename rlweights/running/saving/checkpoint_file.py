@@ -1,4 +1,4 @@
-"""The file format of checkpoints: sealed safetensors, so written that no kill can harm the last one.
+"""The file format of checkpoints: sealed safetensors, written so that no kill can harm the last one.
 
 A file becomes visible only when it is complete. A *seal* in its header (length and BLAKE2b of the whole file)
 finds any damage before anything is parsed. Nothing in a checkpoint can execute code: it is JSON and raw
@@ -22,6 +22,7 @@ import safetensors.numpy
 
 from rlweights.errors import CheckpointError
 from rlweights.running import files
+from rlweights.weights.arrays import Array
 
 _DTYPES = {
     **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
@@ -47,22 +48,20 @@ _BLANK_SEAL = b"0" * 85  # 20 digits of length, a dash, 64 hexadecimal digits of
 _MAX_HEADER = 100_000_000  # what safetensors itself accepts
 
 
-def save(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
-) -> None:
+def save(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
     """Writes one checkpoint file, atomically and durably.
 
-    One process at a time may write a file: what is left half-written of it is taken for a killed one's.
+    One process at a time may write a file: half-written leftovers are taken for those of a killed process.
 
     Args:
-        path: The file; an existing one is replaced in one act.
+        path: The file; an existing one is replaced atomically.
         tensors: Arrays of any shape by name: float16/32/64, bfloat16, integers, booleans.
-        metadata: What JSON can hold (tuples come back as lists), by name.
+        metadata: Values that JSON can hold (tuples come back as lists), by name.
 
     Raises:
-        CheckpointError: A tensor or a number of the metadata is not finite or of an unknown type, or the
-            system refused. No temporary file stays behind and an older file is as it was, except that when
-            only the last act, the sync of the folder, fails, the complete new file is in its place.
+        CheckpointError: If a tensor or a number of the metadata is not finite or of an unknown type, or if
+            the system refuses. No temporary file stays behind and an older file is unchanged, except when
+            only the last step, the sync of the folder, fails: then the complete new file is in its place.
     """
     path = Path(path)
     try:
@@ -75,7 +74,7 @@ def save(
 
 def load(
     path: str | os.PathLike[str], expect: Mapping[str, tuple[Any, Any]] | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, Array], dict[str, Any]]:
     """Reads and verifies one checkpoint file.
 
     Args:
@@ -86,7 +85,7 @@ def load(
         The tensors (writable arrays, sorted by name) and the metadata.
 
     Raises:
-        CheckpointError: The file is missing, damaged, not one of ours, or holds other tensors than expected.
+        CheckpointError: If the file is missing, damaged, no checkpoint, or holds other tensors than expected.
     """
     path = Path(path)
     try:
@@ -100,8 +99,8 @@ def load(
     return tensors, metadata
 
 
-def _encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytearray:
-    """The bytes of a sealed file; ValueError names what must not be saved."""
+def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytearray:
+    """The bytes of a sealed file; a ValueError names the first entry that must not be saved."""
     arrays = {}
     for name, tensor in tensors.items():
         array = np.asarray(tensor, order="C")
@@ -120,7 +119,7 @@ def _encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> b
     return data
 
 
-def _decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _decode(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
     """Tensors and metadata of a file whose seal is intact."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = json.loads(header["__metadata__"][_ENTRY][len(_BLANK_SEAL) + 1 :])
@@ -134,14 +133,14 @@ def _decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _seal(data: bytes | bytearray) -> bytes:
-    """Length and checksum of a whole file whose own seal is blank."""
+    """Length and checksum of a whole file whose seal is blank."""
     return f"{len(data):020d}-{hashlib.blake2b(data, digest_size=32).hexdigest()}".encode()
 
 
 def _read(path: Path) -> bytes:
     """The bytes of a file, its seal verified and blank again; reads no more than the seal vouches for."""
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
         raise ValueError("not a regular file")
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -163,7 +162,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
+def _check_finite(tensors: Mapping[str, Array]) -> None:
     # Kind "V" is bfloat16, the only one of its kind that comes here.
     bad = [n for n, t in tensors.items() if t.dtype.kind in "fV" and not np.isfinite(t).all()]
     if bad:
@@ -171,7 +170,7 @@ def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_json(value: Any, where: str) -> None:
-    """ValueError when a value would not come back from JSON as it went in."""
+    """Raises a ValueError if a value would not come back from JSON as it went in."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -187,13 +186,11 @@ def _check_json(value: Any, where: str) -> None:
         raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
 
 
-def check_expected(
-    path: Path, tensors: Mapping[str, np.ndarray], expect: Mapping[str, tuple[Any, Any]]
-) -> None:
+def check_expected(path: Path, tensors: Mapping[str, Array], expect: Mapping[str, tuple[Any, Any]]) -> None:
     """Makes sure that a file holds the tensors of `expect`, and no others.
 
     Raises:
-        CheckpointError: With the names that are missing, unexpected or of another shape or dtype.
+        CheckpointError: If it does not; names the tensors that are missing, unexpected or of another kind.
     """
     found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
     wanted = {name: (tuple(shape), _dtype_name(dtype)) for name, (shape, dtype) in expect.items()}
@@ -227,5 +224,5 @@ def _listed(items: list[str], limit: int = 8) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Returns what the system says, without the file's name."""
+    """Returns the system's explanation of an error, without the file's name."""
     return error.strerror or str(error)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlweights.errors import CheckpointError
 from rlweights.running import files
 from rlweights.running.saving.checkpoint_file import check_expected, load, reason, save
+from rlweights.weights.arrays import Array
 
 _STEP_FILE = re.compile(r"step-([0-9]{12,})\.safetensors")
 _LOGGER = logging.getLogger(__name__)
@@ -20,12 +19,15 @@ _LOGGER = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one run, one file per step, the newest few kept.
 
-    One process writes (the run lock sees to that); any number may read at the same time, so reading and
-    construction never change the folder. What a killed writer left half-written goes at the next save.
+    One process writes (the run lock ensures that); any number may read at the same time, so reading and
+    construction never change the folder. The next save removes what a killed writer left half-written.
 
     Args:
-        folder: Where the files lie; made at the first save.
-        keep: How many checkpoints survive a save.
+        folder: Folder of the files; the first save makes it.
+        keep: Number of checkpoints that a save leaves.
+
+    Raises:
+        ValueError: If `keep` is less than 1.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 3):
@@ -35,13 +37,13 @@ class Checkpoints:
         self.keep = keep
 
     def path(self, step: int) -> Path:
-        """The file of one step."""
+        """Returns the path of the file of one step."""
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
         return self.folder / f"step-{step:012d}.safetensors"
 
     def steps(self) -> list[int]:
-        """The steps that have a file, oldest first (whether it can be read is another matter)."""
+        """Returns the steps that have a file, readable or not, oldest first."""
         try:
             names = os.listdir(self.folder)
         except FileNotFoundError:
@@ -51,11 +53,11 @@ class Checkpoints:
         matches = (_STEP_FILE.fullmatch(name) for name in names)
         return sorted(int(match[1]) for match in matches if match)
 
-    def save(self, step: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Path:
+    def save(self, step: int, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> Path:
         """Writes the checkpoint of one step (see `checkpoint_file.save`), then removes the oldest.
 
-        Files of *later* steps are there only when they could not be read and the run went on from an
-        earlier one. They are renamed to `*.set-aside`, so that the newest step is the last one saved.
+        Files of *later* steps exist only if they could not be read and the run went on from an earlier one.
+        They are renamed to `*.set-aside`, so that the newest step is the last one saved.
 
         Returns:
             The file written.
@@ -82,8 +84,8 @@ class Checkpoints:
         self,
         expect: Mapping[str, tuple[Any, Any]] | None = None,
         on_damaged: Callable[[str], object] = _LOGGER.warning,
-    ) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
-        """Reads the newest checkpoint that is whole.
+    ) -> tuple[int, dict[str, Array], dict[str, Any]] | None:
+        """Reads the newest checkpoint that is not damaged.
 
         Args:
             expect: As for `checkpoint_file.load`. A whole file that holds other tensors is an error, not
@@ -94,7 +96,7 @@ class Checkpoints:
             Step, tensors and metadata, or None when there is no checkpoint at all.
 
         Raises:
-            CheckpointError: There are files, but none can be read, or the newest whole one is unexpected.
+            CheckpointError: If there are files but none can be read, or the newest whole one is unexpected.
         """
         problems = []
         for step in reversed(self.steps()):

@@ -14,23 +14,23 @@ from rlweights.running.config.agent_file import AGENT
 from rlweights.running.config.schema import Agent
 
 CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard.")
-"""What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
+"""Keys that may change when a run is resumed: they change how long it trains and what it records."""
 
 
 def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path]) -> Path:
-    """Creates a run folder with the resolved agent file, and the user's own files that it names.
+    """Creates a run folder with the resolved agent file, and copies of the user's files that it names.
 
-    The agent file comes last, in one act: a folder that holds one is complete.
+    The agent file is written last and atomically: a folder that holds one is complete.
 
     Args:
         runs: Folder of all runs.
         name: Names the folder of the agent's runs.
         agent: The configuration.
-        source: Where it came from, for errors.
-        code: The user's own files.
+        source: The file or option that it came from, for errors.
+        code: The user's files.
 
     Raises:
-        ConfigError: If the folder cannot be written, or two of the files have one name; nothing is left
+        ConfigError: If the folder cannot be written, or two of the files have one name; no folder stays
             behind.
     """
     copies = _copies(code, source)
@@ -120,10 +120,10 @@ def read(folder: Path) -> Agent:
 
 
 def update(folder: Path, agent: Agent) -> None:
-    """Makes the run folder's agent file say what `agent` says, in one act.
+    """Replaces the agent file of a run folder by `agent`, atomically.
 
     Raises:
-        ConfigError: If it cannot be written; the old one is intact.
+        ConfigError: If it cannot be written; the old file is intact.
     """
     if read(folder) == agent:
         return
@@ -134,10 +134,15 @@ def update(folder: Path, agent: Agent) -> None:
 
 
 def refuse_changes(before: Agent, after: Agent, where: str) -> None:
-    """Makes sure that a run goes on training what it has trained.
+    """Makes sure that a resumed run trains the same agent as before.
+
+    Args:
+        before: The agent of the run.
+        after: The agent to resume it with.
+        where: The file or folder, for errors.
 
     Raises:
-        ConfigError: If it does not; names the keys that differ.
+        ConfigError: If a key differs that is not CHANGEABLE; the message names all of them.
     """
     old, new = (_flat(agent.model_dump(by_alias=True)) for agent in (before, after))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

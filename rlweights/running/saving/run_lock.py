@@ -1,4 +1,4 @@
-"""One process on a run folder at a time."""
+"""A lock on a run folder: one process at a time."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ class RunLock:
         """Takes the lock.
 
         Raises:
-            RunLockedError: Another process, or another lock of this one, holds it, or the system cannot lock.
+            RunLockedError: If another process, or another lock of this one, holds it, or it cannot be locked.
         """
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -48,7 +48,7 @@ class RunLock:
         _HELD.add(self)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._release()
 
     def _release(self) -> None:

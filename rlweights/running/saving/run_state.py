@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds: enough to go on as if nothing had happened."""
+"""The state of a run that a checkpoint holds: enough to go on as if nothing had happened."""
 
 import math
 import tomllib
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from rlweights.running.config.schema import Agent
 from rlweights.running.guard import NotFinite
 from rlweights.running.saving import checkpoint_file, run_folder
 from rlweights.running.saving.checkpoints import Checkpoints
+from rlweights.weights.arrays import Array, Variable
 
 WEIGHTS = "weights.safetensors"
+
+_LOOP = "loop/"
 
 
 WINDOW = 100
@@ -56,9 +59,9 @@ class EpisodeWindow:
 
 @dataclass
 class Best:
-    """The weights of the best evaluation so far; while there was none, those of the beginning."""
+    """The weights of the best evaluation so far, and before the first one those of the beginning."""
 
-    weights: dict[str, np.ndarray]
+    weights: dict[str, Array]
     mean: float | None = None
     env_steps: int = 0
 
@@ -99,7 +102,7 @@ class Progress:
         }
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], best: dict[str, np.ndarray]) -> "Progress":
+    def of(cls, metadata: Mapping[str, Any], best: dict[str, Array]) -> "Progress":
         """Returns the progress that `metadata` described, with the weights of the best evaluation."""
         progress = cls(Best(best, *metadata["best"]))
         progress.iteration = metadata["iteration"]
@@ -112,11 +115,25 @@ class Progress:
         return progress
 
 
+class Restored(NamedTuple):
+    """What a checkpoint holds beside variables.
+
+    Attributes:
+        progress: Where the run stands.
+        probe: The observations on which hidden units are measured.
+        loop: The state of the loop; empty in a checkpoint of version 0.1, which began new episodes at each.
+    """
+
+    progress: Progress
+    probe: Array
+    loop: dict[str, Array]
+
+
 class RunState:
     """Saves and restores the whole state of a run.
 
-    That is every variable of learner and loop, the weights of the best evaluation, the observations on which
-    hidden units are measured, the progress, and the agent itself, so that nothing else takes it over.
+    The state is every variable of learner and loop, the weights of the best evaluation, the observations on
+    which hidden units are measured, the progress, and the agent itself, so that no other agent takes it over.
 
     Args:
         folder: The run folder.
@@ -131,6 +148,7 @@ class RunState:
         self._folder = folder
         self._files = Checkpoints(folder / "checkpoints", agent.checkpoint.keep)
         self._agent = agent
+        self._loop = loop
         self._state = by_path([*learner.variables, *loop.variables])
         self._networks = [v.path for v in learner.networks.variables]
         self._probe_spec = loop.probe_spec
@@ -138,23 +156,24 @@ class RunState:
         reports = [m for rule in optimizer.interventions for m in rule.metrics.values()]
         ids = {id(v) for v in [*optimizer.feedback.values(), *reports]}
         self._reports = [path for path, v in self._state.items() if id(v) in ids]
-        self._beginning: dict[str, np.ndarray] = {}
+        self._beginning: dict[str, Array] = {}
         if agent.guard.on_nonfinite == "rollback":
             self._beginning = {path: v.numpy().copy() for path, v in self._state.items()}
 
-    def save(self, progress: Progress, probe: np.ndarray, step: int) -> None:
+    def save(self, progress: Progress, probe: Array, step: int) -> None:
         """Writes a checkpoint.
 
         A feedback or a metric that is NaN says that nothing was measured yet: it is saved as a name.
 
         Raises:
             NotFinite: If anything else is not finite; nothing is written.
-            CheckpointError: If the system refuses; older checkpoints are intact.
+            CheckpointError: If the system refuses; older checkpoints stay intact.
         """
         tensors = {path: v.numpy() for path, v in self._state.items()}
         unset = [path for path in self._reports if np.isnan(tensors[path]).all()]
         tensors |= {path: np.zeros_like(tensors[path]) for path in unset}
         tensors |= {f"best/{path}": value for path, value in progress.best.weights.items()} | {"probe": probe}
+        tensors |= {_LOOP + name: np.asarray(value) for name, value in self._loop.state().items()}
         for path, value in tensors.items():
             if value.dtype.kind in "fV" and not np.isfinite(value).all():
                 raise NotFinite(path)
@@ -162,18 +181,18 @@ class RunState:
         self._files.save(step, tensors, metadata)
         self.newest = step
 
-    def restore(self, say: Callable[[str], Any]) -> tuple[Progress, np.ndarray] | None:
+    def restore(self, say: Callable[[str], Any]) -> Restored | None:
         """Takes over the newest readable checkpoint.
 
         Args:
             say: Shows one line about a file that is damaged.
 
         Returns:
-            The progress and the probe, or None if there is no checkpoint yet; then nothing has changed.
+            What is not in variables, or None if there is no checkpoint yet; then nothing has changed.
 
         Raises:
             CheckpointError: If there are checkpoints and none can be used.
-            ConfigError: If the agent is another one than the checkpoint's; the message names the keys.
+            ConfigError: If the agent differs from the checkpoint's; the message names the keys.
         """
         expect = {path: (tuple(v.shape), v.dtype) for path, v in self._state.items()}
         expect |= {f"best/{path}": expect[path] for path in self._networks} | {"probe": self._probe_spec}
@@ -187,16 +206,18 @@ class RunState:
         # Version 0.1 held weights with offsets a second time.
         doubles = {n: n.removesuffix("#2") for n in tensors if n.endswith("#2") and n not in expect}
         expect |= {n: expect[once] for n, once in doubles.items() if once in self._networks}
-        tensors, _ = checkpoint_file.load(path, expect)
+        loop = {name.removeprefix(_LOOP): x for name, x in tensors.items() if name.startswith(_LOOP)}
+        tensors = {name: x for name, x in tensors.items() if not name.startswith(_LOOP)}
+        checkpoint_file.check_expected(path, tensors, expect)
         for name, variable in self._state.items():
             value = tensors[name]
             variable.assign(np.full_like(value, np.nan) if name in metadata["unset"] else value)
         best = {name: tensors[f"best/{name}"] for name in self._networks}
         self.newest = step
-        return Progress.of(metadata, best), tensors["probe"]
+        return Restored(Progress.of(metadata, best), tensors["probe"], loop)
 
     def start_over(self) -> Progress:
-        """Goes back to where every run begins, if the guard may ask for that: there is no checkpoint yet."""
+        """Goes back to the beginning of the run, for a guard that rolls back before the first checkpoint."""
         for path, value in self._beginning.items():
             self._state[path].assign(value)
         return Progress(Best({path: self._beginning[path] for path in self._networks}))
@@ -212,8 +233,12 @@ class RunState:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be removed: {error.strerror}") from error
 
-    def write(self, name: str, weights: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        """Writes weights into a folder of their own."""
+    def write(self, name: str, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+        """Writes weights and their metadata into the subfolder `name` of the run.
+
+        Raises:
+            CheckpointError: If the system refuses.
+        """
         path = self._folder / name / WEIGHTS
         try:
             path.parent.mkdir(exist_ok=True)
@@ -222,9 +247,9 @@ class RunState:
         checkpoint_file.save(path, weights, metadata)
 
 
-def by_path(variables: Iterable[Any]) -> dict[str, Any]:
-    """Variables by their paths; of several with one path the later ones get a number."""
-    named: dict[str, Any] = {}
+def by_path(variables: Iterable[Variable]) -> dict[str, Variable]:
+    """Returns variables by their paths; of several with one path the later ones get a number."""
+    named: dict[str, Variable] = {}
     for variable in variables:
         path, number = variable.path, 2
         while path in named:

@@ -1,10 +1,12 @@
 """An average of the weights, for evaluation."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import Intervention
 
 
@@ -32,14 +34,14 @@ class Averaging(Intervention):
     placements = ("after_step",)
     metric_names = ("distance",)
 
-    def __init__(self, decay: Any = 0.99, **kwargs):
+    def __init__(self, decay: Any = 0.99, **kwargs: Any):
         super().__init__(**kwargs)
         if isinstance(decay, int | float) and not 0.0 <= decay < 1.0:
             raise ValueError(f"`decay` must be in [0, 1). Received: {decay!r}")
         self.decay = self.strength(decay, "decay", minimum=0.0)
         self.averages: list[Any] = []
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Begins the averages at the present weights."""
         # In float32 whatever the weights are in: small steps towards them would be rounded away.
         self.averages = [
@@ -47,19 +49,21 @@ class Averaging(Intervention):
             for v in variables
         ]
 
-    def update(self, weight, step):
+    def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the weight itself: nothing is written."""
         return weight
 
-    def finish(self, step):
+    def finish(self, step: Scalar) -> None:
         """Moves the averages towards the weights."""
         for average, variable in zip(self.averages, self.variables, strict=True):
             average.assign(self._moved(average, variable, step))
 
-    def observe(self, before, after, step):
+    def observe(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar
+    ) -> Mapping[str, Tensor]:
         """Measures how far the averages will lag behind the weights once they have moved."""
         size = float(sum(math.prod(average.shape) for average in self.averages))
-        total = sum(
+        total = sum(  # pyright: ignore[reportCallIssue]
             ops.sum(ops.square(ops.cast(weight, "float32") - self._moved(average, weight, step)))
             for average, weight in zip(self.averages, after, strict=True)
         )
@@ -69,6 +73,6 @@ class Averaging(Intervention):
         """Returns the averages by the identity of their weights."""
         return {id(v): average for v, average in zip(self.variables, self.averages, strict=True)}
 
-    def _moved(self, average, weight, step):
+    def _moved(self, average: Variable, weight: Variable, step: Scalar) -> Tensor:
         decay = self.decay(step)
         return decay * average + (1.0 - decay) * ops.cast(weight, "float32")

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from rlweights.weights import prng
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.interventions.schedules import strength
 from rlweights.weights.selection import Selector, kind, owner_of, select
@@ -47,7 +48,7 @@ class Intervention:
     metric_names: Sequence[str] = ()
     """Names of the metrics that `observe` returns besides `relative_change`; `build` may set others."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any):
         """Remembers the arguments: `get_config` gives them back, so no rule has to write its own."""
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
@@ -57,7 +58,7 @@ class Intervention:
                 self._arguments |= self._arguments.pop(parameter.name, {})
         return self
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any):
         """Registers the rule with Keras, so that models which use it save and load."""
         super().__init_subclass__(**kwargs)
         package = "rlweights" if cls.__module__.startswith("rlweights.") else cls.__module__
@@ -99,7 +100,7 @@ class Intervention:
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the rule's state with `add_variable`. Called once, outside of any graph."""
 
-    def update(self, weight, step):
+    def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the new value of `weight` [...]. Pure: it must not assign.
 
         A rule that only watches returns `weight` itself: then nothing is written.
@@ -110,25 +111,25 @@ class Intervention:
         """
         raise NotImplementedError
 
-    def delta(self, weight, step):
+    def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns what to add to `weight` [...]. Pure: it must not assign (arguments as `update`)."""
         raise NotImplementedError
 
-    def begin_iteration(self, step) -> None:
+    def begin_iteration(self, step: Scalar) -> None:
         """Adapts the rule's own state, in the graph, before an iteration and its draw begin."""
 
-    def finish(self, step) -> None:
+    def finish(self, step: Scalar) -> None:
         """Updates the rule's own state, in the graph, after all its weights were rewritten."""
 
-    def update_slot(self, weight, slot, step):
+    def update_slot(self, weight: Variable, slot: Variable, step: Scalar) -> Tensor | None:
         """Returns the new value of one optimizer slot of `weight`, or None to leave it alone."""
         return None
 
-    def limit(self, weight, step) -> Any:
+    def limit(self, weight: Variable, step: Scalar) -> Any:
         """Returns the largest |w| that the rule leaves behind, a scalar, for charts to draw; None: any."""
         return None
 
-    def observe(self, before: Sequence[Any], after: Sequence[Any], step) -> Mapping[str, Any]:
+    def observe(self, before: Sequence[Any], after: Sequence[Any], step: Scalar) -> Mapping[str, Any]:
         """Returns the scalars `metric_names`, given all selected weights before and after the rule."""
         return {}
 
@@ -138,7 +139,15 @@ class Intervention:
         """Makes a function of the step of a number, a schedule or a `Feedback`."""
         return strength(value, argument, minimum)
 
-    def add_variable(self, name: str, *, shape=(), like: Any = None, initial: Any = 0.0, dtype=None):
+    def add_variable(
+        self,
+        name: str,
+        *,
+        shape: Sequence[int] = (),
+        like: Any = None,
+        initial: Any = 0.0,
+        dtype: str | None = None,
+    ) -> Variable:
         """Creates a state variable that is saved with the optimizer.
 
         Args:
@@ -166,7 +175,7 @@ class Intervention:
         self._owner.feedback.bind(source)
         return source
 
-    def normal(self, weight, step, stream: str = ""):
+    def normal(self, weight: Variable, step: Scalar, stream: str = "") -> Tensor:
         """Draws standard normal noise shaped like `weight`: fresh numbers at each application.
 
         Args:
@@ -176,27 +185,29 @@ class Intervention:
         """
         return self._drawn(prng.normal, weight, step, stream)
 
-    def uniform(self, weight, step, low: float = 0.0, high: float = 1.0, stream: str = ""):
+    def uniform(
+        self, weight: Variable, step: Scalar, low: float = 0.0, high: float = 1.0, stream: str = ""
+    ) -> Tensor:
         """Draws uniform noise on [low, high) shaped like `weight` (other arguments as `normal`).
 
         The numbers are those of float32; in a dtype of fewer digits one may be rounded to `high`.
         """
 
-        def draw(*where):
-            return prng.uniform(*where, low, high)
+        def draw(*where: Any) -> Tensor:
+            return prng.uniform(*where, low, high)  # pyright: ignore[reportCallIssue]
 
         return self._drawn(draw, weight, step, stream)
 
-    def _drawn(self, draw, weight, step, stream: str):
+    def _drawn(self, draw: Callable[..., Tensor], weight: Variable, step: Scalar, stream: str) -> Tensor:
         counter = step if self._applications is None else self._applications
         noise = draw(weight.shape, self.seed, self.stream_of(weight, stream), counter)
         return ops.cast(noise, weight.dtype)
 
-    def stream_of(self, weight, stream: str = "") -> str:
+    def stream_of(self, weight: Variable, stream: str = "") -> str:
         """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
         return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
 
-    def kernel_of(self, weight) -> Any:
+    def kernel_of(self, weight: Variable) -> Any:
         """The kernel of the layer that owns `weight`: itself if it has two or more dimensions.
 
         Raises:
@@ -213,7 +224,7 @@ class Intervention:
             f"leave it out with `on=`, or give the bound in absolute units."
         )
 
-    def fan_in(self, weight) -> int:
+    def fan_in(self, weight: Variable) -> int:
         """Number of inputs of a unit of the layer that owns `weight`; Keras kernels are (..., in, out)."""
         size = 1
         for dimension in self.kernel_of(weight).shape[:-1]:
@@ -244,7 +255,7 @@ class Intervention:
         """Whether the rule speaks in differences (`delta`) rather than in new values (`update`)."""
         return type(self).delta is not Intervention.delta
 
-    def try_on(self, variable, step) -> None:
+    def try_on(self, variable: Variable, step: Scalar) -> None:
         """Computes what the rule would write to a weight, and writes nothing.
 
         Raises:
@@ -253,7 +264,7 @@ class Intervention:
         value = (self.delta if self.adds else self.update)(variable, step)
         self._checked(value, variable, "delta" if self.adds else "update")
 
-    def apply(self, step) -> None:
+    def apply(self, step: Scalar) -> None:
         """Rewrites the selected weights in place and keeps the change."""
         before = _values(self.variables)
         for variable in self.variables:
@@ -276,7 +287,7 @@ class Intervention:
             )
         self._finish(step)
 
-    def offsets(self, step) -> list[Any]:
+    def offsets(self, step: Scalar) -> list[Any]:
         """Returns the difference that the rule makes to each selected weight, writing none of them."""
         before = _values(self.variables)
         differences = []
@@ -294,7 +305,7 @@ class Intervention:
     def _touches_slots(self) -> bool:
         return type(self).update_slot is not Intervention.update_slot
 
-    def _checked(self, value, variable, method: str):
+    def _checked(self, value: Any, variable: Variable, method: str) -> Tensor:
         """Refuses a wrong shape or dtype while the graph is built: broadcasting would hide the error."""
         value = ops.convert_to_tensor(value)
         shape, dtype = tuple(value.shape), keras.backend.standardize_dtype(value.dtype)
@@ -305,7 +316,7 @@ class Intervention:
             )
         return value
 
-    def _record(self, before, after, step) -> None:
+    def _record(self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar) -> None:
         old = ops.concatenate([ops.reshape(ops.cast(b, "float32"), [-1]) for b in before])
         new = ops.concatenate([ops.reshape(ops.cast(a, "float32"), [-1]) for a in after])
         change = ops.sqrt(ops.sum(ops.square(new - old)))
@@ -314,14 +325,14 @@ class Intervention:
         for name, value in self.observe(before, after, step).items():
             self.metrics[name].assign(ops.cast(value, "float32"))
 
-    def _finish(self, step) -> None:
+    def _finish(self, step: Scalar) -> None:
         self.finish(step)
         self._applications.assign_add(1)
 
     # Saving and printing --------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, serialised."""
+        """Returns the constructor's arguments, serialized."""
         config = dict(self._arguments)
         if "on" in config:
             if "predicate(" in repr(self.on):
@@ -330,7 +341,7 @@ class Intervention:
         return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]):
+    def from_config(cls, config: Mapping[str, Any]) -> "Intervention":
         """Makes the rule that `get_config` described."""
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
@@ -362,7 +373,7 @@ def _shown(value: Any) -> str:
 
 
 KERNELS_AND_BIASES = kind("kernel", "bias")
-"""What rules touch unless told otherwise: no normalisation parameters, no log standard deviations."""
+"""What rules touch unless told otherwise: no normalization parameters, no log standard deviations."""
 
 
 def snake_case(name: str) -> str:

@@ -1,10 +1,12 @@
 """Weight clipping."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 from rlweights.weights.selection import owner_of
 
@@ -17,7 +19,7 @@ class Clipping(Intervention):
     With the unit "fan_in" this is the paper's rule, b = bound / sqrt(fan_in) per layer, where a bias takes
     the fan-in of its own layer's kernel. "init" measures in the largest absolute value that the layer's
     kernel had when the optimizer was built, "absolute" is absolute. Log standard deviations and
-    normalisation parameters are left alone by default; the reference implementation clips the former by
+    normalization parameters are left alone by default; the reference implementation clips the former by
     oversight.
 
     Args:
@@ -38,7 +40,7 @@ class Clipping(Intervention):
     default_on = KERNELS_AND_BIASES
     metric_names = ("clipped", "saturated")
 
-    def __init__(self, bound: Any = 3.0, unit: str = "fan_in", per_layer: bool = False, **kwargs):
+    def __init__(self, bound: Any = 3.0, unit: str = "fan_in", per_layer: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         if unit not in UNITS:
             raise ValueError(f"`unit` takes {', '.join(map(repr, UNITS))}. Received: {unit!r}")
@@ -47,7 +49,7 @@ class Clipping(Intervention):
         self.bound = self.strength(bound, "bound", minimum=0.0)
         self._scales: dict[int, Any] = {}
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Fixes each weight's scale: one bound is `bound(step) * scale`."""
         if self.unit == "fan_in":
             self._scales = {id(v): self.fan_in(v) ** -0.5 for v in variables}
@@ -64,7 +66,7 @@ class Clipping(Intervention):
             each = (f"{metric}/{layer}" for metric in Clipping.metric_names for layer in layers)
             self.metric_names = (*Clipping.metric_names, *each)
 
-    def limit(self, weight, step):
+    def limit(self, weight: Variable, step: Scalar) -> Scalar | None:
         """Returns the bound of one weight, a scalar of the weight's dtype."""
         if self.unit == "absolute":
             return ops.cast(self.bound(step), weight.dtype)
@@ -73,12 +75,14 @@ class Clipping(Intervention):
         scale = ops.cast(self._scales[id(weight)], "float32")
         return ops.cast(self.bound(step) * scale, weight.dtype)
 
-    def update(self, weight, step):
+    def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the clamped weight."""
         limit = self.limit(weight, step)
         return ops.clip(weight, -limit, limit)
 
-    def observe(self, before, after, step):
+    def observe(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar
+    ) -> Mapping[str, Tensor]:
         """Counts what the clamp changed, and what stands at the bound."""
         counts: dict[str, list[Any]] = {}
         for variable, old, new in zip(self.variables, before, after, strict=True):

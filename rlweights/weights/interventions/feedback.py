@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from rlweights.weights.arrays import Scalar
+
 
 @keras.saving.register_keras_serializable(package="rlweights")
 class Feedback:
@@ -27,18 +29,18 @@ class Feedback:
         self.initial = np.asarray(initial, np.float32)
         self.variable: Any = None
 
-    def __call__(self, step):
+    def __call__(self, step: Scalar) -> Scalar:
         """Returns the value last written; the step does not matter."""
         if self.variable is None:
             return keras.ops.convert_to_tensor(self.initial)
         return keras.ops.copy(self.variable)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns name and initial value."""
         return {"name": self.name, "initial": self.initial.tolist()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> "Feedback":
         """Makes the feedback that `get_config` described."""
         return cls(**config)
 

@@ -1,12 +1,13 @@
-"""Increments: anything that is added to weights, from a constant to a learning rule of one's own."""
+"""Increments: anything that is added to weights, from a constant to a learning rule of the user's own."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback
 
@@ -31,7 +32,7 @@ class Increment(Intervention):
         *,
         feedback: Mapping[str, Any] | None = None,
         scale: Any = 1.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.scale = self.strength(scale, "scale")
@@ -51,7 +52,7 @@ class Increment(Intervention):
             value = self.strength(amount, "amount")
             self._rule = lambda weight, step: self._broadcast(value(step), weight)
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Declares the feedback and checks that a mapping names every selected weight."""
         self._signals = {name: self.feedback(name, value) for name, value in self._declared.items()}
         if self._arrays is not None:
@@ -59,19 +60,19 @@ class Increment(Intervention):
             if missing:
                 raise ValueError(f"{self.name}: `amount` has no entry for {', '.join(missing)}")
 
-    def delta(self, weight, step):
+    def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns scale times amount."""
         if self._arrays is not None:
             amount = ops.convert_to_tensor(self._arrays[weight.path], weight.dtype)
         else:
             assert self._rule is not None
             amount = self._rule(weight, step)
-        return ops.cast(self.scale(step), weight.dtype) * amount
+        return ops.cast(self.scale(step), weight.dtype) * amount  # pyright: ignore[reportOperatorIssue]
 
-    def _with_feedback(self, weight, step):
+    def _with_feedback(self, weight: Variable, step: Scalar) -> Tensor:
         values = {name: signal(step) for name, signal in self._signals.items()}
         return self.amount(weight, step, values)
 
-    def _broadcast(self, value, weight):
+    def _broadcast(self, value: Any, weight: Variable) -> Tensor:
         value = ops.cast(value, weight.dtype)
         return ops.broadcast_to(value, weight.shape) if len(value.shape) == 0 else value

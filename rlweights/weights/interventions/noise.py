@@ -1,10 +1,12 @@
 """Noise in the weights: fixed, scheduled, fed from outside, or adapted to a distance between policies."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
 from rlweights.weights import prng
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 
 
@@ -26,7 +28,7 @@ class Noise(Intervention):
 
     References: Plappert et al., "Parameter Space Noise for Exploration", 2018,
     https://arxiv.org/abs/1706.01905; Fortunato et al., "Noisy Networks for Exploration", 2018,
-    https://arxiv.org/abs/1706.10295, section 3 (factorised noise); Graves, "Practical Variational
+    https://arxiv.org/abs/1706.10295, section 3 (factorized noise); Graves, "Practical Variational
     Inference for Neural Networks", 2011 (weight noise).
     """
 
@@ -34,24 +36,24 @@ class Noise(Intervention):
     default_on = KERNELS_AND_BIASES
     metric_names = ("stddev",)
 
-    def __init__(self, stddev: Any, kind: str = "gaussian", **kwargs):
+    def __init__(self, stddev: Any, kind: str = "gaussian", **kwargs: Any):
         super().__init__(**kwargs)
         if kind not in ("gaussian", "factorised"):
             raise ValueError(f"`kind` takes 'gaussian' or 'factorised'. Received: {kind!r}")
         self.kind = kind
         self.stddev = self.strength(stddev, "stddev", minimum=0.0)
 
-    def delta(self, weight, step):
+    def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns stddev times a fresh draw."""
         draw = self.normal if self.kind == "gaussian" else self._factorised
         return ops.cast(self.stddev(step), weight.dtype) * draw(weight, step)
 
-    def _factorised(self, weight, step):
+    def _factorised(self, weight: Variable, step: Scalar) -> Tensor:
         """An outer product of two vectors of noise; a vector (a bias) gets f of its own noise."""
         counter = step if self._applications is None else self._applications
         shape = tuple(int(n) for n in weight.shape)
 
-        def vector(size, side):
+        def vector(size: int, side: str) -> Tensor:
             drawn = prng.normal([size], self.seed, self.stream_of(weight, side), counter)
             return ops.sign(drawn) * ops.sqrt(ops.abs(drawn))
 
@@ -64,7 +66,9 @@ class Noise(Intervention):
         product = vector(inputs, "in")[:, None] * vector(shape[-1], "out")[None, :]
         return ops.cast(ops.reshape(product, shape), weight.dtype)
 
-    def observe(self, before, after, step):
+    def observe(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar
+    ) -> Mapping[str, Tensor]:
         """Reports the standard deviation."""
         return {"stddev": self.stddev(step)}
 
@@ -73,8 +77,8 @@ class AdaptiveNoise(Intervention):
     """Gaussian noise whose size holds the distance between clean and noisy policy at a target.
 
     Before each iteration: stddev <- stddev * coefficient if the distance that was measured in the last one
-    is at most `target`, else stddev / coefficient. The distance is the feedback `distance`, written by
-    whoever can measure it; as long as it is NaN (nothing measured yet) the noise keeps its size. The
+    is at most `target`, else stddev / coefficient. The distance is the feedback `distance`, written from
+    outside; as long as it is NaN (nothing measured yet) the noise keeps its size. The
     trainer writes "policy_distance" on the rollout's own observations: the mean KL divergence for discrete
     actions, the root mean square difference of the mean actions for continuous ones.
 
@@ -103,7 +107,7 @@ class AdaptiveNoise(Intervention):
         initial_stddev: float = 0.02,
         coefficient: float = 1.01,
         distance: str = "policy_distance",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not coefficient > 1.0:
@@ -115,24 +119,26 @@ class AdaptiveNoise(Intervention):
         self.distance: Any = None
         self.stddev: Any = None
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Creates the standard deviation and declares the measured distance."""
         self.stddev = self.add_variable("stddev", initial=self.initial_stddev)
         self.distance = self.feedback(self._distance_name, float("nan"))
 
-    def begin_iteration(self, step):
+    def begin_iteration(self, step: Scalar) -> None:
         """Adapts the standard deviation to the distance measured in the last iteration."""
         distance, target = self.distance(step), self.target(step)
         grown, shrunk = self.stddev * self.coefficient, self.stddev / self.coefficient
         adapted = ops.where(distance <= target, grown, shrunk)
         self.stddev.assign(ops.where(ops.isnan(distance), self.stddev, adapted))
 
-    def delta(self, weight, step):
+    def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns stddev times a fresh draw."""
         stddev = self.initial_stddev if self.stddev is None else self.stddev
         return ops.cast(stddev, weight.dtype) * self.normal(weight, step)
 
-    def observe(self, before, after, step):
+    def observe(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar
+    ) -> Mapping[str, Tensor]:
         """Reports size, measured distance and target."""
         distance = self.distance(step)
         shown = ops.where(ops.isnan(distance), 0.0, distance)

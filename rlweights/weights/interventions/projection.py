@@ -1,11 +1,12 @@
 """Projection of weights onto a set: any Keras constraint, at any placement, on any selection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.selection import kind
 
@@ -36,7 +37,7 @@ class Projection(Intervention):
 
     default_on = kind("kernel")
 
-    def __init__(self, constraint: Any, **kwargs):
+    def __init__(self, constraint: Any, **kwargs: Any):
         super().__init__(**kwargs)
         self._keeps_norm = constraint == "norm"
         self._norms: dict[int, Any] = {}
@@ -58,7 +59,7 @@ class Projection(Intervention):
         else:
             raise TypeError(f"`constraint` takes a Keras constraint or a function. Received: {constraint!r}")
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Keeps the initial norms, if they are what is projected to.
 
         Raises:
@@ -74,11 +75,11 @@ class Projection(Intervention):
             name = f"{variable.path.replace('/', '_')}_norm"
             self._norms[id(variable)] = self.add_variable(name, initial=norm)
 
-    def update(self, weight, step):
+    def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the projected weight."""
         return self._project(weight)
 
-    def _to_initial_norm(self, weight):
+    def _to_initial_norm(self, weight: Variable) -> Tensor:
         if id(weight) not in self._norms:
             raise ValueError(f"{self.name}: 'norm' needs a weight of a built optimizer.")
         value = ops.cast(weight, "float32")
@@ -86,6 +87,6 @@ class Projection(Intervention):
         return ops.cast(value * factor, weight.dtype)
 
 
-def _to_unit_norm(weight):
+def _to_unit_norm(weight: Variable) -> Tensor:
     inputs = list(range(len(weight.shape) - 1)) or [0]
     return keras.constraints.UnitNorm(axis=inputs)(weight)

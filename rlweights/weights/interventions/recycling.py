@@ -6,12 +6,13 @@ from typing import Any
 
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 from rlweights.weights.selection import owner_of
 
 
 class Recycling(Intervention):
-    """ReDo: re-initialises units that have fallen dormant, so that they may learn again.
+    """ReDo: re-initializes units that have fallen dormant, so that they may learn again.
 
     A unit is dormant if its score, its mean absolute activation relative to its layer's, is at most `tau`.
     Its incoming weights are drawn afresh (Gaussian, with the root mean square that they had when the
@@ -35,7 +36,7 @@ class Recycling(Intervention):
             ["policy/head", "value/head"]}; an empty list says that nothing does, and its units stay.
         **kwargs: See `Intervention`.
 
-    Metrics: `recycled`, the share of units re-initialised, and `recycled_units`, their number.
+    Metrics: `recycled`, the share of units re-initialized, and `recycled_units`, their number.
 
     Reference: Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", 2023,
     https://arxiv.org/abs/2302.12902, algorithm 1. The default of `tau` is that of Plasticine and of Juliani
@@ -52,7 +53,7 @@ class Recycling(Intervention):
         tau: Any = 0.025,
         every: int = 1,
         units: Mapping[str, str | Sequence[str]] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if every < 1:
@@ -66,7 +67,7 @@ class Recycling(Intervention):
         self._feeders: dict[int, list[str]] = {}
         """The recycled layers whose outputs a kernel takes, by the kernel's identity."""
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Finds what each layer feeds, and declares the scores.
 
         Raises:
@@ -155,24 +156,24 @@ class Recycling(Intervention):
                     f"unit (shapes {', '.join(map(str, shapes))}); use another optimizer"
                 )
 
-    def dormant(self, layer: str, step):
-        """Returns which units [U] of a layer are re-initialised now; none where nothing was measured."""
+    def dormant(self, layer: str, step: Scalar) -> Tensor:
+        """Returns which units [U] of a layer are re-initialized now; none where nothing was measured."""
         return ops.logical_and(self._scores[layer](step) <= self.tau(step), self._due())
 
-    def update(self, weight, step):
-        """Returns the weight with the entries of dormant units re-initialised."""
+    def update(self, weight: Variable, step: Scalar) -> Tensor:
+        """Returns the weight with the entries of dormant units re-initialized."""
         fresh = ops.zeros_like(weight)
         if id(weight) in self._scales:
             fresh = ops.cast(self._scales[id(weight)], weight.dtype) * self.normal(weight, step)
         return self._rewritten(weight, ops.copy(weight), fresh, step)
 
-    def update_slot(self, weight, slot, step):
+    def update_slot(self, weight: Variable, slot: Variable, step: Scalar) -> Tensor | None:
         """Returns the optimizer slot with the entries of dormant units zeroed."""
         if tuple(slot.shape) != tuple(weight.shape):
             return None
         return self._rewritten(weight, ops.copy(slot), ops.zeros_like(slot), step)
 
-    def _rewritten(self, weight, value, fresh, step):
+    def _rewritten(self, weight: Variable, value: Any, fresh: Tensor, step: Scalar) -> Tensor:
         """`value`, shaped like `weight`, with `fresh` into dormant units and 0 out of them."""
         layer = owner_of(weight)
         if layer in self._scores:
@@ -184,16 +185,18 @@ class Recycling(Intervention):
             value = ops.where(rows, ops.zeros_like(value), value)
         return value
 
-    def _due(self):
+    def _due(self) -> Tensor:
         return ops.equal(ops.mod(self._applications + 1, self.every), 0)
 
-    def observe(self, before, after, step):
+    def observe(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar
+    ) -> Mapping[str, Tensor]:
         """Counts the units."""
-        recycled = sum(ops.sum(ops.cast(self.dormant(layer, step), "float32")) for layer in self._scores)
+        recycled = sum(ops.sum(ops.cast(self.dormant(layer, step), "float32")) for layer in self._scores)  # pyright: ignore[reportCallIssue]
         return {"recycled": recycled / float(sum(self._sizes.values())), "recycled_units": recycled}
 
-    def finish(self, step):
-        """Forgets the scores that were used: a re-initialised unit has not been measured yet."""
+    def finish(self, step: Scalar) -> None:
+        """Forgets the scores that were used: a re-initialized unit has not been measured yet."""
         used = self._due()
         for score in self._scores.values():
             score.variable.assign(ops.where(used, float("nan"), score.variable))
@@ -203,7 +206,7 @@ def _network(layer: str) -> str:
     return layer.rpartition("/")[0]
 
 
-def _fits(kernel, following) -> bool:
+def _fits(kernel: Variable, following: Variable) -> bool:
     """Whether `following` may take the outputs of `kernel`: unit by unit, or flattened, channels last."""
     units, inputs = int(kernel.shape[-1]), int(following.shape[-2])
     flattened = len(kernel.shape) > 2 and len(following.shape) == 2 and inputs % units == 0

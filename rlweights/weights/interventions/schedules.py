@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from rlweights.weights.arrays import Scalar
 from rlweights.weights.interventions.feedback import Feedback
 
 
@@ -16,7 +17,7 @@ class Constant:
     def __init__(self, value: float):
         self.value = float(value)
 
-    def __call__(self, step):
+    def __call__(self, step: Scalar):
         """Returns the value, whatever the step."""
         return keras.ops.convert_to_tensor(self.value, "float32")
 
@@ -37,7 +38,7 @@ def strength(value: Any, argument: str = "strength", minimum: float | None = Non
         ValueError: If a number is not finite or lies below `minimum`.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if not np.isfinite(value) or (minimum is not None and value < minimum):
+        if not np.isfinite(value) or (minimum is not None and value < minimum):  # pyright: ignore[reportCallIssue]
             least = "" if minimum is None else f" of at least {minimum:g}"
             raise ValueError(f"`{argument}` must be a finite number{least}. Received: {value!r}")
         return Constant(float(value))
@@ -56,11 +57,11 @@ class OverBudget(Feedback):
         super().__init__("progress")
         self.first, self.last = first, last
 
-    def __call__(self, step):
+    def __call__(self, step: Scalar) -> Scalar:
         """Returns the value at the present progress."""
         return self.first + (self.last - self.first) * super().__call__(step)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns both ends."""
         return {"first": self.first, "last": self.last}
 

@@ -1,9 +1,11 @@
 """Shrinkage of weights: towards zero, towards where they began, or towards fresh ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 
 TARGETS = ("zero", "initial", "fresh")
@@ -23,7 +25,7 @@ class Shrinkage(Intervention):
     =========  =========================================  ===============================================
 
     A draw from the initial distribution is Gaussian here, with the root mean square that the weight had when
-    the optimizer was built: a variable does not know its initialiser, and what the method needs of it is its
+    the optimizer was built: a variable does not know its initializer, and what the method needs of it is its
     scale. A weight that began at zero, as biases do, is drawn as zero.
 
     Args:
@@ -50,7 +52,7 @@ class Shrinkage(Intervention):
 
     default_on = KERNELS_AND_BIASES
 
-    def __init__(self, rate: Any = 1e-6, towards: str = "fresh", perturb: Any = 0.0, **kwargs):
+    def __init__(self, rate: Any = 1e-6, towards: str = "fresh", perturb: Any = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         if towards not in TARGETS:
             raise ValueError(f"`towards` takes {', '.join(map(repr, TARGETS))}. Received: {towards!r}")
@@ -63,7 +65,7 @@ class Shrinkage(Intervention):
         self._initial: dict[int, Any] = {}
         self._scales: dict[int, Any] = {}
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         """Keeps the initial weights, or their scale, if the target needs them."""
         for variable in variables:
             if self.towards == "initial":
@@ -73,7 +75,7 @@ class Shrinkage(Intervention):
                 name = f"{variable.path.replace('/', '_')}_scale"
                 self._scales[id(variable)] = self.add_variable(name, initial=scale)
 
-    def delta(self, weight, step):
+    def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns rate * (target - weight), plus the perturbation."""
         # As a difference: a rate of 1e-6 keeps all its digits, while 1 - 1e-6 in float32 keeps two of them.
         change = ops.cast(self.rate(step), weight.dtype) * (self._target(weight, step) - weight)
@@ -82,18 +84,18 @@ class Shrinkage(Intervention):
             change = change + perturb * self._fresh(weight, step, "perturbation")
         return change
 
-    def _target(self, weight, step):
+    def _target(self, weight: Variable, step: Scalar) -> Tensor:
         if self.towards == "zero":
             return ops.zeros_like(weight)
         if self.towards == "initial":
             return self._kept(self._initial, weight)
         return self._fresh(weight, step, "target")
 
-    def _fresh(self, weight, step, stream: str):
+    def _fresh(self, weight: Variable, step: Scalar, stream: str) -> Tensor:
         scale = ops.cast(self._kept(self._scales, weight), weight.dtype)
         return scale * self.normal(weight, step, stream)
 
-    def _kept(self, state: dict[int, Any], weight):
+    def _kept(self, state: dict[int, Any], weight: Variable) -> Tensor:
         if id(weight) not in state:
             raise ValueError(f"{self.name}: this shrinkage needs a weight of a built optimizer.")
         return ops.copy(state[id(weight)])

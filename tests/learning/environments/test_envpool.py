@@ -51,7 +51,7 @@ def test_steps_after_a_boundary_do_not_depend_on_those_before():
         assert isinstance(loop, HostLoop)
         rollout = loop.rollout
         for iteration in iterations:
-            rollout.reset(iteration)
+            rollout.begin(iteration)
             batch, episodes = rollout.collect(
                 lambda x: np.zeros((4, 2), np.float32), lambda x: np.zeros(len(x), np.float32), iteration
             )
@@ -71,7 +71,7 @@ def test_steps_after_a_boundary_do_not_depend_on_those_before():
 def test_it_learns_and_is_evaluated_in_gymnasiums_own():
     assembly = assembled()
     loop = assembly.make_loop()
-    loop.boundary(0, 0)
+    loop.begin(0, 0)
     ((scalars, episodes),) = loop.advance(0, 1)
     loop.close()
     assert episodes.count > 0

@@ -31,7 +31,7 @@ def test_fan_in_units_take_a_bias_by_its_own_layers_kernel():
 def test_each_layer_is_measured_if_asked():
     network = model(2, 1, inputs=2)
     for variable, value in zip(network.trainable_variables, (9.0, 0.0, 0.5, 7.0), strict=True):
-        variable.assign(value * ops.ones_like(variable))
+        variable.assign(value * ops.ones_like(variable))  # pyright: ignore[reportOperatorIssue]
     found = applied(rw.Clipping(1.0, unit="absolute", per_layer=True), network).metrics()
     shares = {
         name.removeprefix("clipping/clipped"): float(share)

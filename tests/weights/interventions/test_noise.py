@@ -113,3 +113,37 @@ def test_adaptive_noise_holds_a_distance():
 def test_a_coefficient_that_does_not_adapt_is_refused():
     with pytest.raises(ValueError, match=r"`coefficient` must be above 1\. Received: 1\.0"):
         rw.AdaptiveNoise(coefficient=1.0)
+
+
+class Uniform(rw.Intervention):
+    """Replaces each weight by a uniform draw."""
+
+    def update(self, weight, step):
+        return self.uniform(weight, step, low=-0.25, high=0.75)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_uniform_draws_fill_their_interval_in_the_dtype_of_the_weight(dtype):
+    weight = keras.Variable(np.zeros((100, 100)), dtype=dtype, name="kernel")
+    draw = Uniform().update(weight, 0)
+    assert keras.backend.standardize_dtype(draw.dtype) == dtype
+    values = np.asarray(keras.ops.cast(draw, "float64")).ravel()
+    assert -0.25 <= values.min() < -0.24
+    assert 0.74 < values.max() <= 0.75
+    np.testing.assert_allclose([values.mean(), values.std()], [0.25, 12**-0.5], atol=0.01)
+
+
+def test_uniform_draws_are_fresh_at_each_step_and_independent_of_normal_ones():
+    class Both(rw.Intervention):
+        def update(self, weight, step):
+            return weight
+
+    weight, rule = keras.Variable(np.zeros(10_000), name="kernel"), Both()
+    a, b = (np.asarray(rule.uniform(weight, step)) for step in (0, 1))
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
+    np.testing.assert_array_equal(a, rule.uniform(weight, 0))
+    assert abs(np.corrcoef(a, np.asarray(rule.uniform(weight, 0, stream="other")))[0, 1]) < 0.05
+
+
+def test_a_rule_of_uniform_draws_passes_the_battery():
+    rw.testing.check(Uniform())

@@ -1,5 +1,7 @@
 """Projection: Keras' constraints bit for bit, the two projections of our own by hand."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_every_form_of_a_keras_constraint_is_the_kernel_constraint(form):
     gradients = [rng.normal(size=(4, 5)).astype("float32") for _ in range(5)]
     start = 2 * rng.normal(size=(4, 5)).astype("float32")
 
-    def trained(optimizer, constraint):
+    def trained(optimizer, constraint) -> Any:
         layer = keras.layers.Dense(5, use_bias=False, name="layer", kernel_constraint=constraint)
         layer.build((None, 4))
         layer.kernel.assign(start)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -15,9 +14,7 @@ from rlweights.running import session
 from rlweights.running.config import agent_file
 from rlweights.running.recipe import Recipe
 from rlweights.running.trainer import Outcome
-from support.commandline import invoke
-
-SMALL = ("--set", "network.hidden_sizes=[4]", "--set", "evaluation.final_episodes=1", "-n", "256")
+from support.commandline import SMALL, invoke, process
 
 
 @pytest.fixture
@@ -232,40 +229,6 @@ def test_resuming_several_seeds_makes_no_sense(command):
 # Real processes -----------------------------------------------------------------------------------
 
 
-def process(*words, folder, **environment):
-    """Runs `python -m rlweights.train`; returns exit code, standard output and standard error."""
-    variables = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")}
-    done = subprocess.run(
-        [sys.executable, "-m", "rlweights.train", *words],
-        cwd=folder,
-        env=variables | environment,
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_keras_with_another_backend(tmp_path):
-    code, output, error = process("cartpole", folder=tmp_path, KERAS_BACKEND="jax")
-    assert (code, output) == (2, "")
-    assert error == (
-        "error: rlweights runs on Keras' TensorFlow backend, but KERAS_BACKEND is 'jax'; "
-        "unset it or set KERAS_BACKEND=tensorflow\n"
-    )
-    assert not list(tmp_path.iterdir())
-
-
-def test_keras_settings_for_another_backend_do_not_matter(tmp_path):
-    """`keras.json` is a default of all programs of the user; this one says what it needs."""
-    (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}))
-    code, output, error = process("--env", "CartPole-v2", folder=tmp_path, KERAS_HOME=str(tmp_path))
-    assert (code, output) == (2, "")
-    assert error == (
-        "error: --env CartPole-v2: environment.id = 'CartPole-v2': Gymnasium knows no such environment. "
-        "Did you mean 'CartPole-v1'?\n"
-    )
-
-
 def test_an_unwritable_run_folder_of_a_real_process(tmp_path):
     (tmp_path / "file").write_text("")
     code, output, error = process("cartpole_plain", "--runs", "file", *SMALL, folder=tmp_path)
@@ -273,3 +236,17 @@ def test_an_unwritable_run_folder_of_a_real_process(tmp_path):
     assert error.startswith("error: file/cartpole_plain/0-")
     assert error.endswith(": the run folder cannot be written: Not a directory\n")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_help_is_readable_on_a_narrow_terminal_and_needs_no_tensorflow():
+    script = "import sys; sys.argv[1:] = ['--help']; from rlweights import train\n"
+    script += "try: train.main()\nexcept SystemExit as end: assert not end.code\n"
+    script += "assert 'tensorflow' not in sys.modules"
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    words = done.stdout.split()
+    for option in ("env", "algo", "seed", "seeds", "set", "resume", "runs", "quiet", "watch"):
+        assert f"--{option}" in words
+    assert "PPO with weight clipping and adaptive parameter noise on CartPole-v1" in " ".join(words)

@@ -1,0 +1,165 @@
+"""Episodes as functions of a seed and of actions."""
+
+import os
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.replay import SeededEpisodes, described, episode_seed
+
+
+class Walk(gym.Env):
+    """A random walk, whose generator is seeded by `reset` alone; `length` steps an episode."""
+
+    def __init__(self, length: int = 5, shared: bool = False, noise: bool = False):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.length, self.shared, self.noise = length, shared, noise
+        self.state = np.zeros(2, np.float32)
+        self.seeds: list[int | None] = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.steps = 0
+        self.state[:] = self.np_random.normal(size=2)
+        return self._seen(), {"begun": True}
+
+    def step(self, action):
+        self.steps += 1
+        self.state += action + self.np_random.normal(size=2)
+        ends = self.steps >= self.length
+        info = {"is_success": ends, "ragged": np.arange(self.steps), 3: "odd", "profit": self.steps}
+        return self._seen(), float(self.state[0]), ends, False, info
+
+    def _seen(self):
+        if self.noise:
+            return np.frombuffer(os.urandom(2), np.uint8).astype(np.float32)
+        return self.state if self.shared else self.state.copy()
+
+
+def play(env: gym.Env, actions) -> list:
+    """What an environment returns to actions; it is reset where an episode ends."""
+    seen = []
+    for action in actions:
+        observation, reward, terminated, truncated, _ = env.step(action)
+        seen.append((observation.tobytes(), reward, terminated))
+        if terminated or truncated:
+            seen.append(env.reset()[0].tobytes())
+    return seen
+
+
+ACTIONS = np.random.default_rng(0).integers(0, 2, 43)
+
+
+def test_each_episode_has_a_seed_of_its_own_and_the_first_one_that_of_the_environment():
+    walk = Walk()
+    env = SeededEpisodes(walk, 0)
+    env.reset(seed=7)
+    play(env, ACTIONS)
+    assert walk.seeds[0] == 7
+    assert walk.seeds == [episode_seed(7, n) for n in range(len(walk.seeds))]
+    assert len(set(walk.seeds)) == len(walk.seeds) == 9
+
+
+def test_an_episode_does_not_depend_on_those_before_it():
+    one, other = SeededEpisodes(Walk(), 0), SeededEpisodes(Walk(), 0)
+    one.reset(seed=7)
+    other.reset(seed=7)
+    play(one, np.zeros(5, int))
+    play(other, np.ones(5, int))
+    assert play(one, ACTIONS) == play(other, ACTIONS)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 5, 17, 43])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_running_episode_is_played_again_somewhere_else(steps, shared):
+    env = SeededEpisodes(Walk(shared=shared), 0)
+    begun = env.reset(seed=3)[0].tobytes()
+    past = play(env, ACTIONS[:steps])
+    other = SeededEpisodes(Walk(shared=shared), 0)
+    other.reset(seed=99)
+    other.replayed = env.running_episode()
+    last = ([begun, *past])[-1]
+    assert other.replay_episode().tobytes() == (last if isinstance(last, bytes) else last[0])
+    assert play(other, ACTIONS) == play(env, ACTIONS)
+    again = other.running_episode()
+    for mine, theirs in zip(env.running_episode(), again, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_more_actions_than_there_was_room_for_are_kept():
+    env = SeededEpisodes(Walk(length=2_000), 0)
+    env.reset(seed=0)
+    actions = np.random.default_rng(1).integers(0, 2, 1_500)
+    play(env, actions)
+    np.testing.assert_array_equal(env.running_episode().actions, actions)
+
+
+def test_an_environment_that_draws_from_elsewhere_is_named():
+    env = SeededEpisodes(Walk(noise=True), 4)
+    env.reset(seed=0)
+    play(env, ACTIONS[:3])
+    env.replayed = env.running_episode()
+    with pytest.raises(BrokenEnvironment, match=r"^Walk: environment 4 cannot .* 3 steps from its seed"):
+        env.replay_episode()
+
+
+def test_an_episode_that_pays_otherwise_is_named():
+    env = SeededEpisodes(Walk(), 0)
+    env.reset(seed=0)
+    play(env, ACTIONS[:3])
+    running = env.running_episode()
+    env.replayed = running._replace(total_reward=running.total_reward + 1)
+    with pytest.raises(BrokenEnvironment, match=r"its return is .*, and was "):
+        env.replay_episode()
+    env.replayed = running._replace(actions=np.tile(running.actions, 3))
+    with pytest.raises(BrokenEnvironment, match="it ended at step 5"):
+        env.replay_episode()
+
+
+def test_the_last_observation_of_an_episode_is_a_copy():
+    env = SeededEpisodes(Walk(length=1, shared=True), 0)
+    env.reset(seed=0)
+    final, *_ = env.step(0)
+    kept = final.copy()
+    env.reset()
+    np.testing.assert_array_equal(final, kept)
+
+
+def test_infos_stay_where_they_are_but_for_scalars_at_the_end():
+    env = SeededEpisodes(Walk(length=3), 0, names=("profit",))
+    assert env.reset(seed=0)[1] == {}
+    infos = [env.step(0)[4] for _ in range(3)]
+    assert infos == [{}, {}, {"reported": {"is_success": 1.0, "profit": 2.0}}]
+
+
+def test_an_error_names_the_line_of_the_users_own_code():
+    class Bug(Walk):
+        def step(self, action):
+            return {"speed": 0}[self.steps]
+
+    env = SeededEpisodes(gym.wrappers.OrderEnforcing(Bug()), 2)
+    env.reset(seed=0)
+    line = 'return {"speed": 0}[self.steps]'
+    start = "Bug: step() of environment 2 raised KeyError: 0 (test_replay.py, line "
+    with pytest.raises(BrokenEnvironment) as raised:
+        env.step(0)
+    assert str(raised.value).startswith(start)
+    assert str(raised.value).endswith(f", in step: {line})")
+    assert raised.value.details.startswith("Traceback")
+    assert "self.steps" in raised.value.details
+    passed_on = BrokenEnvironment(raised.value)  # as Gymnasium does between processes
+    assert (str(passed_on), passed_on.details) == (str(raised.value), raised.value.details)
+
+
+def test_an_error_of_a_library_alone_has_no_place():
+    try:
+        np.zeros(3).reshape(2, 2)
+    except ValueError as error:
+        mine = described(error)
+    assert mine.startswith("ValueError: cannot reshape array of size 3 into shape (2,2) (test_replay.py")
+    assert described(KeyError("speed")) == "KeyError: 'speed'"
