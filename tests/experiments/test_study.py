@@ -3,6 +3,9 @@
 import contextlib
 import random
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from rlweights.experiments.results import POINTS, Results, measured, read_trial
 from rlweights.experiments.study import Study
 from rlweights.experiments.study_file import Measure, Plan
 from support.commandline import invoke
+from support.simulated import assert_same_result, result
 from support.studies import Killed, Pretended, files_of, study_file
 
 
@@ -182,3 +186,49 @@ def test_the_command(path, tmp_path):
     code, output, _ = invoke(door.app)
     assert code == 0
     assert "far_end_of_the_chain" in output
+
+
+KILLED_STUDY = """\
+question = "Is a small discount better?"
+agent = "cartpole_xla"
+seeds = [3, 4]
+baseline = "plain"
+rules = []
+
+[set]
+"budget.total_timesteps" = 200_000
+"checkpoint.every" = 20_480
+"evaluation.every" = 51_200
+"evaluation.film_frames" = 0
+
+[[measures]]
+title = "return"
+tag = "rollout/ep_rew_mean"
+
+[arms.plain]
+
+[arms.small]
+set = { "algorithm.gamma" = 0.9 }
+"""
+
+
+@pytest.mark.slow
+def test_processes_killed_ten_times_at_random_end_with_the_same_table(tmp_path):
+    """SIGKILL to the study's own process: its trials end with it, and go on from their checkpoints."""
+    path = tmp_path / "discount.toml"
+    path.write_text(KILLED_STUDY)
+
+    def command(folder):
+        return [sys.executable, "-m", "rlweights.study", str(path), "--workers", "2", "--runs", str(folder)]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    rng = random.Random(0)
+    for _ in range(10):
+        process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(5.0, 30.0))
+        process.kill()
+        process.wait()
+    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+    for run in ("plain/3", "plain/4", "small/3", "small/4"):
+        assert_same_result(result(tmp_path / "killed" / run), result(tmp_path / "whole" / run))
