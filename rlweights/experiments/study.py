@@ -105,6 +105,8 @@ class Study:
             ConfigError: If an argument does not fit, or a file cannot be written.
         """
         missing = self.missing(arms, seeds)
+        for arm in dict.fromkeys(arm for arm, _ in missing):
+            self.plan.check(arm)
         at_once = max(1, min(workers or cores(), len(missing) or 1))
         console = Console(0, quiet=quiet)
         finished = len(self.results.rows)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ from pydantic.types import FiniteFloat
 
 from rlweights.errors import ConfigError
 from rlweights.experiments.workers import Trial
+from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.running.config.messages import choices, explained, nearest, refusal
 from rlweights.running.config.schema import Agent, Section, Seed
@@ -132,7 +133,10 @@ class Plan:
         self.scale = scale
         self.name = self.path.stem if scale == 1.0 else f"{self.path.stem}-x{scale:g}"
         self.file = _load(self.path)
-        self._recipes = {name: self._recipe(name, arm) for name, arm in self.file.arms.items()}
+        self._recipes, self._agents = {}, {}
+        for name, arm in self.file.arms.items():
+            self._agents[name] = self._recipe(name, arm, _as_it_is).agent
+            self._recipes[name] = self._recipe(name, arm, self._beside)
 
     def trial(self, arm: str, seed: int, folder: Path) -> Trial:
         """Returns the trial of an arm and a seed, in its run folder `<arm>/<seed>`, on one thread."""
@@ -147,6 +151,18 @@ class Plan:
         """Returns the validated agent of an arm."""
         return self._recipes[arm].agent
 
+    def check(self, arm: str) -> None:
+        """Puts the agent of an arm together and throws it away: rules and environments judge their arguments.
+
+        Raises:
+            ConfigError: If it cannot be trained.
+        """
+        recipe = self._recipes[arm]
+        try:
+            Assembly(recipe.agent, recipe.source, recipe.folder)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: arms.{arm}: {error}") from None
+
     def digest(self, arm: str) -> str:
         """Returns what tells the trials of an arm from those of another study: of the agent and the measures.
 
@@ -158,18 +174,21 @@ class Plan:
     def _digests(self) -> dict[str, str]:
         measured = [each.model_dump(exclude_defaults=True) for each in self.file.measures]
         digests = {}
-        for name, recipe in self._recipes.items():
-            agent = recipe.agent.model_dump(by_alias=True, exclude_defaults=True, exclude=_UNTOUCHED)
+        for name, agent in self._agents.items():  # paths of this machine are no part of a digest
+            agent = agent.model_dump(by_alias=True, exclude_defaults=True, exclude=_UNTOUCHED)
             text = json.dumps([agent, measured, self.file.curve], sort_keys=True)
             digests[name] = hashlib.sha256(text.encode()).hexdigest()[:12]
         return digests
 
-    def _recipe(self, name: str, arm: Arm) -> Recipe:
+    def _recipe(self, name: str, arm: Arm, located: Callable[[str], str]) -> Recipe:
+        """The recipe of an arm; `located` says where a rule's own file lies."""
         study = self.file
         changes: dict[str, Any] = dict(study.set)
         rules = study.rules if arm.rules is None else arm.rules
         if rules is not None:
-            changes["interventions"] = rules
+            changes["interventions"] = [
+                {k: located(v) if k == "rule" else v for k, v in rule.items()} for rule in rules
+            ]
         changes |= arm.set
         try:
             recipe = Recipe(self._agent(arm.agent or study.agent), changes)
@@ -177,6 +196,10 @@ class Plan:
             return recipe.changed({"seed": study.seeds[0]})
         except ConfigError as error:
             raise ConfigError(f"{self.path}: arms.{name}: {error}") from None
+
+    def _beside(self, rule: str) -> str:
+        """A rule's own file beside the study, wherever it is called from."""
+        return str(self.path.parent.resolve() / rule) if ".py:" in str(rule) else rule
 
     def _agent(self, name: str) -> str:
         beside = self.path.parent / name
@@ -201,6 +224,10 @@ class Plan:
             least = agent.steps_per_iteration if key == "budget.total_timesteps" else 1
             scaled[key] = max(least, round(value * self.scale)) if value else 0
         return scaled
+
+
+def _as_it_is(rule: str) -> str:
+    return rule
 
 
 def shipped() -> dict[str, Path]:
@@ -229,7 +256,7 @@ def _load(path: Path) -> StudyFile:
     try:
         data: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: no TOML: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:

@@ -79,9 +79,7 @@ class ChangingMujoco(gym.Wrapper):
         """Steps the environment as it is in this phase."""
         self.steps_made += 1
         order, signs = self._motors
-        action = np.asarray(action)
-        applied = (action[order] * signs).astype(action.dtype, copy=False)
-        observation, reward, terminated, truncated, info = self.env.step(applied)
+        observation, reward, terminated, truncated, info = self.env.step(np.asarray(action)[order] * signs)
         if self._backward:
             reward = float(reward) - 2.0 * info["reward_forward"]
         return self._seen(observation), reward, terminated, truncated, info | {"phase": self.phase}

@@ -42,7 +42,7 @@ def test_the_first_phase_is_the_body_itself():
     seen, rewards, infos = run(changing("direction", "motors", "sensors", "friction", "gravity"))
     expected = run(cheetah())
     np.testing.assert_array_equal(seen, expected[0])
-    np.testing.assert_array_equal(rewards, expected[1])
+    np.testing.assert_allclose(rewards, expected[1], rtol=1e-6)  # signs make actions float64
     assert all(info["phase"] == 0 for info in infos)
 
 
