@@ -292,7 +292,7 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     def _exchanged(self, values: Mapping[int, Any]) -> Iterator[None]:
         """Holds clean weights, or of the variables with an id in `values` these, in the model."""
         exchange = Exchange()
-        exchange.put_in(keras_internals.trainable_variables(self), self._clean() | values)
+        exchange.put_in(keras_internals.trainable_variables(self), {**self._clean(), **values})
         try:
             yield
         finally:

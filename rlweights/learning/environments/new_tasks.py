@@ -51,7 +51,7 @@ class NewTasks(Environment):
         tasks: int = 1_000,
         phase: int | None = None,
     ):
-        space = environment.observation_space
+        space: Any = environment.observation_space
         _require(
             isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.shape[0] > 1,
             f"{environment.id}: new tasks need observations that are vectors, not {space}.",
@@ -69,7 +69,7 @@ class NewTasks(Environment):
         self.deterministic = environment.deterministic
         self._phase = phase
         self.matrices = _matrices(kind, tasks, space.shape[0], seed)  # [tasks, O, O] float32
-        self.permutations = None  # [tasks, A] int32: what the environment gets for each action
+        self.permutations: Any = None  # [tasks, A] int32: what the environment gets for each action
         if actions:
             count = int(environment.action_space.n)  # pyright: ignore[reportAttributeAccessIssue]
             self.permutations = _permutations(tasks, count, [seed, 1]).astype(np.int32)
@@ -107,7 +107,7 @@ class NewTasks(Environment):
         # A sum of products: for a few numbers faster than small matrix products, and the same in any batch.
         return tf.reduce_sum(matrices * seen[:, None, :], axis=2)
 
-    def phase(self, state: Tensor) -> Tensor | None:
+    def phase(self, state: Tensor) -> Tensor:
         """The phase of each episode, int32 [N]."""
         return tf.cast(state[:, -1], tf.int32)
 
