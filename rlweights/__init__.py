@@ -37,8 +37,18 @@ if TYPE_CHECKING:
         Recycling,
         Shrinkage,
     )
+    from rlweights.weights.layers import Part, parts_of
     from rlweights.weights.optimizer import InterventionOptimizer
-    from rlweights.weights.selection import depth, everything, kind, layers, path, select
+    from rlweights.weights.selection import (
+        depth,
+        everything,
+        kernels,
+        kernels_and_biases,
+        kind,
+        layers,
+        path,
+        select,
+    )
 
 __version__ = "0.1.0"
 
@@ -71,8 +81,11 @@ _HOMES = {
         "Recycling",
         "Shrinkage",
     ),
+    "rlweights.weights.layers": ("Part", "parts_of"),
     "rlweights.weights.optimizer": ("InterventionOptimizer",),
-    "rlweights.weights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
+    "rlweights.weights.selection": (
+        *("depth", "everything", "kernels", "kernels_and_biases", "kind", "layers", "path", "select"),
+    ),
 }
 _MODULES = ("testing",)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -92,6 +105,7 @@ __all__ = [
     "Intervention",
     "InterventionOptimizer",
     "Noise",
+    "Part",
     "Projection",
     "Recipe",
     "RecordsError",
@@ -104,8 +118,11 @@ __all__ = [
     "attach",
     "depth",
     "everything",
+    "kernels",
+    "kernels_and_biases",
     "kind",
     "layers",
+    "parts_of",
     "path",
     "select",
     "testing",
