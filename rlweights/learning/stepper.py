@@ -116,9 +116,9 @@ class Stepper:
         raw, _ = self._asked("reset", **arguments)
         return self._encoded(raw)
 
-    def call(self, name: str) -> Any:
+    def call(self, name: str, *arguments: Any) -> Any:
         """Calls a method of every single environment; returns what each gives."""
-        return self._asked("call", name)
+        return self._asked("call", name, *arguments)
 
     def _asked(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Calls a method of the vector environment; whatever a user's environment raises becomes one line."""

@@ -11,6 +11,7 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.schema import UNSET, Agent
 
 if TYPE_CHECKING:
+    from rlweights.running.callbacks import Callback
     from rlweights.running.trained import TrainedAgent
     from rlweights.running.trainer import Outcome
 
@@ -62,13 +63,31 @@ class Recipe:
         agent, env = self._given
         return Recipe(agent, [*self.overrides, *_overrides(changes)], env=env)
 
-    def begin(self, runs: Path, *, quiet: bool = False, watch: bool = False) -> "Outcome":
+    def begin(
+        self, runs: Path, *, quiet: bool = False, watch: bool = False, callbacks: "Sequence[Callback]" = ()
+    ) -> "Outcome":
         """Trains into a new run folder and returns how it ended (arguments and errors: `train`)."""
         from rlweights.running import session
 
-        return session.begin(self.agent, self.source, self.folder, runs, self.name, quiet=quiet, watch=watch)
+        return session.begin(
+            self.agent,
+            self.source,
+            self.folder,
+            runs,
+            self.name,
+            quiet=quiet,
+            watch=watch,
+            callbacks=callbacks,
+        )
 
-    def train(self, runs: str | Path = "runs", *, quiet: bool = False, watch: bool = False) -> "TrainedAgent":
+    def train(
+        self,
+        runs: str | Path = "runs",
+        *,
+        quiet: bool = False,
+        watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
+    ) -> "TrainedAgent":
         """Trains into a new run folder, `runs/<name>/<seed>-<time>`, and returns the `TrainedAgent` of it.
 
         The run equals the one that `python -m rlweights.train` makes of the same settings, bit for bit.
@@ -78,17 +97,48 @@ class Recipe:
             runs: Folder of all runs.
             quiet: Whether to show no progress.
             watch: Whether to start TensorBoard beside the training, and show its address.
+            callbacks: Instances of `rlweights.Callback`: code of your own beside the run.
 
         Raises:
             ConfigError: If the agent cannot be built, or the folder cannot be written.
             TrainingStopped: If updates were not finite for too long.
+            CallbackError: If a callback failed.
             BrokenEnvironment: If the environment failed.
             CheckpointError: If a checkpoint could not be written.
             RecordsError: If the records could not be written.
         """
         from rlweights.running.trained import TrainedAgent
 
-        return TrainedAgent(self.begin(Path(runs), quiet=quiet, watch=watch).folder)
+        outcome = self.begin(Path(runs), quiet=quiet, watch=watch, callbacks=callbacks)
+        return TrainedAgent(outcome.folder)
+
+    @staticmethod
+    def resume(
+        run: str | Path,
+        changes: Changes = (),
+        *,
+        quiet: bool = False,
+        watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
+    ) -> "TrainedAgent":
+        """Goes on with a run from its newest checkpoint, as `train --resume` does, and returns its agent.
+
+        Args:
+            run: The run folder.
+            changes: Settings that differ, by their keys; only those that do not change what is trained.
+            quiet: Whether to show no progress.
+            watch: Whether to start TensorBoard beside the training, and show its address.
+            callbacks: Those that the run was begun with, in their order; further ones may follow.
+
+        Raises:
+            ConfigError: If the folder is no run, what it trains would change, or a callback is missing; the
+                other errors are those of `train`.
+        """
+        from rlweights.running import session
+        from rlweights.running.trained import TrainedAgent
+
+        session.resume(Path(run), _overrides(changes), quiet=quiet, watch=watch, callbacks=callbacks)
+        return TrainedAgent(run)
 
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""

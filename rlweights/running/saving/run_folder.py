@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rlweights.errors import ConfigError
@@ -17,7 +18,14 @@ CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect",
 """What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
 
 
-def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path]) -> Path:
+def create(
+    runs: Path,
+    name: str,
+    agent: Agent,
+    source: str,
+    code: Sequence[Path],
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+) -> Path:
     """Creates a run folder with the resolved agent file, and the user's own files that it names.
 
     The agent file comes last, in one act: a folder that holds one is complete.
@@ -28,6 +36,7 @@ def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path
         agent: The configuration.
         source: Where it came from, for errors.
         code: The user's own files.
+        beside: Contents of further files, by name.
 
     Raises:
         ConfigError: If the folder cannot be written, or two of the files have one name; nothing is left
@@ -54,6 +63,8 @@ def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path
                 folder = runs / name / f"{stem}-{number}"
         for file in copies.values():
             shutil.copy(file, folder)
+        for file_name, content in beside.items():
+            files.write(folder / file_name, content)
         written = _with_copies(agent) if copies else agent
         files.write(folder / AGENT, written.to_toml().encode())
     except OSError as error:
@@ -75,6 +86,18 @@ def read(folder: Path) -> Agent:
     if not found:
         raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}")
     return agent_file.load(folder / AGENT)
+
+
+def add(folder: Path, name: str, content: bytes) -> None:
+    """Writes a file beside the agent file, in one act.
+
+    Raises:
+        ConfigError: If it cannot be written; an old one is intact.
+    """
+    try:
+        files.write(folder / name, content)
+    except OSError as error:
+        raise ConfigError(f"{folder / name}: cannot be written: {error.strerror}") from None
 
 
 def update(folder: Path, agent: Agent) -> None:
