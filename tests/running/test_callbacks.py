@@ -410,3 +410,11 @@ def test_from_python_and_back(tmp_path, capsys):
     assert agent.history()["eval/mean_reward"].steps[-1] == 7 * 256
     with pytest.raises(ConfigError, match="trained with the callbacks StopAtReturn, StopAt"):
         rw.Recipe.resume(outcome.folder, callbacks=[StopAtReturn(1.0)])
+
+
+def test_a_run_warns_once_that_nothing_has_finished(tmp_path, monkeypatch):
+    computer = machine("vector")
+    monkeypatch.setattr(computer.loop, "warning", lambda: "nothing has ended")
+    said = []
+    computer.train(computer.folder(tmp_path), said=said)
+    assert [each for each in said if "nothing has ended" in each] == [f"{STEPS:>10,}  nothing has ended"]
