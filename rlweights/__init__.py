@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlweights.errors import (
         BackendError,
         BrokenEnvironment,
+        CallbackError,
         CheckpointError,
         ConfigError,
         RecordsError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         TrainingStopped,
     )
     from rlweights.learning.environments import Draw, Environment
+    from rlweights.running.callbacks import Callback, StopAtReturn
     from rlweights.running.recipe import Recipe
     from rlweights.running.trained import TrainedAgent
     from rlweights.weights.attachment import attach
@@ -58,6 +60,7 @@ _HOMES = {
     "rlweights.errors": (
         "BackendError",
         "BrokenEnvironment",
+        "CallbackError",
         "CheckpointError",
         "ConfigError",
         "RecordsError",
@@ -65,6 +68,7 @@ _HOMES = {
         "TrainingStopped",
     ),
     "rlweights.learning.environments": ("Draw", "Environment"),
+    "rlweights.running.callbacks": ("Callback", "StopAtReturn"),
     "rlweights.running.recipe": ("Recipe",),
     "rlweights.running.trained": ("TrainedAgent",),
     "rlweights.weights.attachment": ("attach",),
@@ -95,6 +99,8 @@ __all__ = [
     "Averaging",
     "BackendError",
     "BrokenEnvironment",
+    "Callback",
+    "CallbackError",
     "CheckpointError",
     "Clipping",
     "ConfigError",
@@ -112,6 +118,7 @@ __all__ = [
     "Recycling",
     "RunLockedError",
     "Shrinkage",
+    "StopAtReturn",
     "TrainedAgent",
     "TrainingStopped",
     "WeightMonitor",

@@ -129,9 +129,9 @@ class Stepper:
             self.phases = np.zeros(self.num_envs, np.int64)
         self.phases = np.where(info.get("_phase", self._all), told, self.phases)
 
-    def call(self, name: str) -> Any:
+    def call(self, name: str, *arguments: Any) -> Any:
         """Calls a method of every single environment; returns what each gives."""
-        return self._asked("call", name)
+        return self._asked("call", name, *arguments)
 
     def _asked(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Calls a method of the vector environment; whatever a user's environment raises becomes one line."""

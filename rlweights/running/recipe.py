@@ -11,6 +11,7 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.schema import UNSET, Agent
 
 if TYPE_CHECKING:
+    from rlweights.running.callbacks import Callback
     from rlweights.running.trained import TrainedAgent
     from rlweights.running.trainer import Outcome
 
@@ -70,19 +71,20 @@ class Recipe:
         resume: bool = False,
         quiet: bool = False,
         watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
     ) -> "Outcome":
         """Trains, and returns how it ended (arguments and errors: `train`)."""
         from rlweights.running import session
 
+        origin = (self.agent, self.source, self.folder)
+        options: Any = {"quiet": quiet, "watch": watch, "callbacks": callbacks}
         if folder is None:
             if resume:
                 raise ConfigError("resume = True: needs the folder of the run, `folder`")
-            return session.begin(
-                self.agent, self.source, self.folder, runs, self.name, quiet=quiet, watch=watch
-            )
+            return session.begin(*origin, runs, self.name, **options)
         if not resume and folder.exists():
             raise ConfigError(f"{folder}: exists already; `resume` goes on with a run, or begins it")
-        return session.begin_or_resume(self.agent, self.source, self.folder, folder, quiet=quiet, watch=watch)
+        return session.begin_or_resume(*origin, folder, **options)
 
     def train(
         self,
@@ -92,6 +94,7 @@ class Recipe:
         resume: bool = False,
         quiet: bool = False,
         watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
     ) -> "TrainedAgent":
         """Trains into a run folder and returns the `TrainedAgent` of it.
 
@@ -106,11 +109,13 @@ class Recipe:
                 and goes on with it, however often the process was killed in between.
             quiet: Whether to show no progress.
             watch: Whether to start TensorBoard beside the training, and show its address.
+            callbacks: Instances of `rlweights.Callback`: code of your own beside the run.
 
         Raises:
             ConfigError: If the agent cannot be built, or the folder cannot be written or trains something
                 else.
             TrainingStopped: If updates were not finite for too long.
+            CallbackError: If a callback failed.
             BrokenEnvironment: If the environment failed.
             CheckpointError: If a checkpoint could not be written or read.
             RecordsError: If the records could not be written.
@@ -118,9 +123,37 @@ class Recipe:
         """
         from rlweights.running.trained import TrainedAgent
 
-        chosen = None if folder is None else Path(folder)
-        outcome = self.begin(Path(runs), folder=chosen, resume=resume, quiet=quiet, watch=watch)
+        chosen, options = None if folder is None else Path(folder), {"quiet": quiet, "watch": watch}
+        outcome = self.begin(Path(runs), folder=chosen, resume=resume, callbacks=callbacks, **options)
         return TrainedAgent(outcome.folder)
+
+    @staticmethod
+    def resume(
+        run: str | Path,
+        changes: Changes = (),
+        *,
+        quiet: bool = False,
+        watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
+    ) -> "TrainedAgent":
+        """Goes on with a run from its newest checkpoint, as `train --resume` does, and returns its agent.
+
+        Args:
+            run: The run folder.
+            changes: Settings that differ, by their keys; only those that do not change what is trained.
+            quiet: Whether to show no progress.
+            watch: Whether to start TensorBoard beside the training, and show its address.
+            callbacks: Those that the run was begun with, in their order; further ones may follow.
+
+        Raises:
+            ConfigError: If the folder is no run, what it trains would change, or a callback is missing; the
+                other errors are those of `train`.
+        """
+        from rlweights.running import session
+        from rlweights.running.trained import TrainedAgent
+
+        session.resume(Path(run), _overrides(changes), quiet=quiet, watch=watch, callbacks=callbacks)
+        return TrainedAgent(run)
 
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""

@@ -1,18 +1,25 @@
 """One training session: builds an agent, trains it, and reports the outcome."""
 
 import contextlib
+import json
 import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlweights.errors import ConfigError
 from rlweights.running.building.assembly import Assembly
+from rlweights.running.callbacks import Callback, demand, names_of
 from rlweights.running.config import agent_file
+from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.records.console import Console
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
 from rlweights.running.trainer import Outcome, Trainer
+
+CALLBACKS = "callbacks.json"
+"""Names the callbacks of a run, in its folder: it is resumed with them."""
 
 
 def begin(
@@ -24,6 +31,7 @@ def begin(
     *,
     quiet: bool = False,
     watch: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Trains one agent into a new run folder.
 
@@ -35,17 +43,26 @@ def begin(
         name: Names the folder of the agent's runs.
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside the training, and show its address.
+        callbacks: The user's own code beside the run.
 
     Raises:
         ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
     """
+    beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
     assembly = Assembly(agent, source, folder)
-    with Trainer(assembly, _console(agent, quiet)) as trainer:
-        run = run_folder.create(runs, name, agent, source, assembly.files.loaded)
+    with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
+        run = run_folder.create(runs, name, agent, source, assembly.files.loaded, beside)
         return _run(trainer, run, name, runs, watch)
 
 
-def resume(run: Path, overrides: Sequence[str], *, quiet: bool = False, watch: bool = False) -> Outcome:
+def resume(
+    run: Path,
+    overrides: Sequence[str],
+    *,
+    quiet: bool = False,
+    watch: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
     """Goes on with a run from its newest checkpoint.
 
     Args:
@@ -53,6 +70,7 @@ def resume(run: Path, overrides: Sequence[str], *, quiet: bool = False, watch: b
         overrides: Settings that differ from the run's `agent.toml`, as "key=value".
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside the training, and show its address.
+        callbacks: Those that the run was begun with, in their order; further ones may follow.
 
     Raises:
         ConfigError: If the folder is no run, or what it trains would change; see also `begin`.
@@ -60,14 +78,24 @@ def resume(run: Path, overrides: Sequence[str], *, quiet: bool = False, watch: b
     path = run / agent_file.AGENT
     before, after = run_folder.read(run), agent_file.load(path, overrides)
     run_folder.refuse_changes(before, after, str(path))
+    demand(callbacks, _names(run), str(run))
     assembly = Assembly(after, str(path), run)
-    with Trainer(assembly, _console(after, quiet)) as trainer:
+    with Trainer(assembly, _console(after, quiet), callbacks) as trainer:
+        if len(callbacks) > len(_names(run)):
+            run_folder.add(run, CALLBACKS, _listed(callbacks))
         name, runs = run.resolve().parent.name, run.parent.parent
         return _run(trainer, run, name, runs, watch, resume=True)
 
 
 def begin_or_resume(
-    agent: Agent, source: str, folder: Path, run: Path, *, quiet: bool = False, watch: bool = False
+    agent: Agent,
+    source: str,
+    folder: Path,
+    run: Path,
+    *,
+    quiet: bool = False,
+    watch: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Trains one agent into a chosen run folder: from the start, or on from its newest checkpoint.
 
@@ -81,6 +109,7 @@ def begin_or_resume(
         run: The run folder. What it trains must be the agent, but for what a resumed run may change.
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside it, and show its address.
+        callbacks: The user's own code beside the run, always the same ones in their order.
 
     Raises:
         ConfigError: If the folder holds something else, or nothing can be trained; see also `begin`.
@@ -90,16 +119,35 @@ def begin_or_resume(
         own = run_folder.with_copies(agent)
         run_folder.refuse_changes(run_folder.read(run), own, str(run / agent_file.AGENT))
         agent, source, folder = own, str(run / agent_file.AGENT), run
+        demand(callbacks, _names(run), str(run))
+    beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
     assembly = Assembly(agent, source, folder)
-    with Trainer(assembly, _console(agent, quiet)) as trainer:
+    with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
         if not resumes:
-            run_folder.create_at(run, agent, source, assembly.files.loaded)
+            run_folder.create_at(run, agent, source, assembly.files.loaded, beside)
         return _run(trainer, run, run.resolve().parent.name, run.parent, watch, resume=resumes)
 
 
 def exit_code(outcome: Outcome) -> int:
     """Returns the exit code of the process: 0, or 128 plus the number of the signal that ended the run."""
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def _listed(callbacks: Sequence[Callback]) -> bytes:
+    return json.dumps(names_of(callbacks)).encode()
+
+
+def _names(run: Path) -> list[str]:
+    """The names of the callbacks that a run is trained with.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+    """
+    path = run / CALLBACKS
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
 def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
@@ -145,6 +193,8 @@ def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
         )
         if agent.expect is not None:
             facts["expected"] = f"{agent.expect.mean_reward:g}"
+        if outcome.stopped:
+            facts["stopped"] = f"after {outcome.env_steps:,} steps by {outcome.stopped}"
     elif outcome.signal is not None:
         name = signal.Signals(outcome.signal).name
         facts["stopped"] = f"by {name} after {outcome.env_steps:,} steps; the weights are saved"

@@ -32,6 +32,8 @@ class RunningEpisode(NamedTuple):
     """Of the observation that it stands at."""
     steps_before: int
     """Steps that the environment had made before it, where that counts (an attribute `steps_made`)."""
+    parameters: Mapping[str, Any] = {}
+    """Attributes of the environment that were set for it, by name."""
 
 
 class SeededEpisodes(gym.Wrapper):
@@ -50,6 +52,10 @@ class SeededEpisodes(gym.Wrapper):
 
     def __init__(self, env: gym.Env, index: int, names: Sequence[str] = ()):
         super().__init__(env)
+        self.parameters: Mapping[str, Any] = {}
+        """Attributes of the environment to set when the next episode begins, by name; set from outside."""
+        self._held: Mapping[str, Any] = {}  # the parameters of the running episode
+        self._originals: dict[str, Any] = {}
         self.replayed: RunningEpisode | None = None
         """What `replay_episode` plays; set from outside, which reaches into processes."""
         self.phase: int | None = None
@@ -93,7 +99,17 @@ class SeededEpisodes(gym.Wrapper):
         actions = np.zeros((0,), np.int64) if self._actions is None else self._actions[: self._length].copy()
         checksum = _checksum(self._observation)
         made = int(self.env.get_wrapper_attr("steps_made")) - self._length if self._counts_steps else 0
-        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum, made)
+        held = dict(self._held)
+        return RunningEpisode(
+            self._root, self._number, self._seed, actions, self._total, checksum, made, held
+        )
+
+    def refused_parameter(self, name: str) -> str:
+        """Returns why an attribute of the environment cannot be set; nothing if it can."""
+        if not self.env.has_wrapper_attr(name):
+            return f"{self._name} has no attribute {name!r}"
+        fixed = hasattr(gym.Env, name) or callable(self.env.get_wrapper_attr(name))
+        return f"{name!r} of {self._name} is no parameter" if fixed else ""
 
     def replay_episode(self) -> Any:
         """Plays the episode `replayed` again and returns the observation that it then stands at.
@@ -106,7 +122,9 @@ class SeededEpisodes(gym.Wrapper):
         self._root, self._number = episode.root, episode.number
         if self._counts_steps:
             self.env.set_wrapper_attr("steps_made", episode.steps_before)
+        wanted, self.parameters = self.parameters, episode.parameters
         observation, _ = self._begin(episode.seed)
+        self.parameters = wanted
         for step, action in enumerate(episode.actions):
             observation, _, terminated, truncated, _ = self.step(action)
             if terminated or truncated:
@@ -120,6 +138,7 @@ class SeededEpisodes(gym.Wrapper):
     def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
         try:
+            self._hold_parameters()
             self._observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:  # whatever a user's environment raises
             raise self._raised("reset", error) from error
@@ -128,6 +147,16 @@ class SeededEpisodes(gym.Wrapper):
             return self._observation, _NOTHING
         self.phase = int(phase)
         return self._observation, {"phase": self.phase}
+
+    def _hold_parameters(self) -> None:
+        """Sets the parameters of the episode that begins; those wanted no more get their own values."""
+        for name in self._held.keys() - self.parameters.keys():
+            self.env.set_wrapper_attr(name, self._originals[name])
+        for name, value in self.parameters.items():
+            if name not in self._originals:
+                self._originals[name] = self.env.get_wrapper_attr(name)
+            self.env.set_wrapper_attr(name, value)
+        self._held = self.parameters
 
     def _keep(self, action: Any) -> None:
         if self._actions is None:

@@ -31,6 +31,9 @@ class HostLoop:
     def __init__(self, learner: Learner, episodes: Continuation, encoder: ObservationEncoder, seed: int):
         self.variables: list[Any] = []
         self.cuts = episodes.cuts
+        self.most_iterations = 1
+        self.warning = episodes.warning
+        self.set_parameters = episodes.set_parameters
         self.envs = episodes.stepper.envs
         self.rollout = Rollout(episodes, learner.distribution, learner.algorithm.n_steps, seed)
         self.programs = HostPrograms(

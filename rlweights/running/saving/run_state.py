@@ -81,6 +81,7 @@ class Progress:
         finished: Whether the budget is used up and the last evaluation made.
         window: The newest episodes.
         phases: What is known of the phases of a changing task.
+        callbacks: The state of the run's callbacks, as JSON; empty if it has none.
     """
 
     best: Best
@@ -89,6 +90,7 @@ class Progress:
     finished: bool = False
     window: EpisodeWindow = field(default_factory=EpisodeWindow)
     phases: PhaseMeter = field(default_factory=PhaseMeter)
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
         """Returns all but the weights, as JSON can hold it."""
@@ -99,6 +101,7 @@ class Progress:
             "finished": self.finished,
             "best": [self.best.mean, self.best.env_steps],
             "window": [list(each) for each in self.window.iterations],
+            **({"callbacks": self.callbacks} if self.callbacks else {}),
         }
 
     @classmethod
@@ -108,6 +111,7 @@ class Progress:
         progress.iteration = metadata["iteration"]
         progress.attempt = metadata["attempt"]
         progress.finished = metadata["finished"]
+        progress.callbacks = metadata.get("callbacks", {})
         for episodes in metadata["window"]:
             progress.window.add(Episodes(*episodes))
         if "phases" in metadata:
@@ -160,8 +164,8 @@ class RunState:
         if agent.guard.on_nonfinite == "rollback":
             self._beginning = {path: v.numpy().copy() for path, v in self._state.items()}
 
-    def save(self, progress: Progress, probe: Array, step: int) -> None:
-        """Writes a checkpoint.
+    def save(self, progress: Progress, probe: Array, step: int) -> Path:
+        """Writes a checkpoint and returns its file.
 
         A feedback or a metric that is NaN says that nothing was measured yet: it is saved as a name.
 
@@ -178,8 +182,9 @@ class RunState:
             if value.dtype.kind in "fV" and not np.isfinite(value).all():
                 raise NotFinite(path)
         metadata = progress.metadata() | {"unset": unset, "agent": self._agent.to_toml()}
-        self._files.save(step, tensors, metadata)
+        path = self._files.save(step, tensors, metadata)
         self.newest = step
+        return path
 
     def restore(self, say: Callable[[str], Any]) -> Restored | None:
         """Takes over the newest readable checkpoint.
