@@ -77,7 +77,7 @@ class ReplayedEpisodes(Continuation):
     def state(self) -> dict[str, Array]:
         """Returns seeds and actions of the running episodes, and where they stand."""
         found = [RunningEpisode(*each) for each in self.stepper.call("running_episode")]
-        numbers = np.array([(e.root, e.number, e.seed, e.checksum) for e in found], np.int64)
+        numbers = np.array([(e.root, e.number, e.seed, e.checksum, e.recreated) for e in found], np.int64)
         totals = as_bits(np.array([e.total_reward for e in found], np.float64))
         return {
             "episodes": numbers,
@@ -89,9 +89,9 @@ class ReplayedEpisodes(Continuation):
         """Plays the running episodes again."""
         envs: Any = self.stepper.envs
         episodes = []
-        for i, (root, number, seed, checksum) in enumerate(state["episodes"].tolist()):
+        for i, (root, number, seed, checksum, *more) in enumerate(state["episodes"].tolist()):
             actions, total = state[f"actions/{i}"], float(from_bits(state["returns"])[i])
-            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum))
+            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum, *more))
         envs.set_attr("replayed", episodes)
         space = envs.single_observation_space
         observations = self.stepper.call("replay_episode")

@@ -13,7 +13,10 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.agent_file import AGENT
 from rlweights.running.config.schema import Agent
 
-CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard.")
+CHANGEABLE = (
+    *("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard."),
+    *("environment.folder", "environment.timeout", "environment.on_error", "environment.max_recreations"),
+)
 """What may differ when a run is resumed: it changes how long and how closely, not what is trained."""
 
 
