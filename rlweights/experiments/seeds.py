@@ -73,6 +73,8 @@ def _line(each: Ended) -> str:
 
 
 def _result(each: Ended) -> str:
+    if each.mean is None and not each.code:
+        return f"trained, not evaluated {each.facts['seconds']:8.1f} s"
     if each.mean is None:
         return "stopped" if each.code > 128 else "failed"
     return f"{each.mean:8.1f} +- {each.facts['std']:<8.1f}{each.facts['seconds']:8.1f} s"

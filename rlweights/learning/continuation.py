@@ -92,7 +92,8 @@ class ReplayedEpisodes(Continuation):
     def state(self) -> dict[str, Array]:
         """Returns seeds and actions of the running episodes, and where they stand."""
         found = [RunningEpisode(*each) for each in self.stepper.call("running_episode")]
-        numbers = np.array([(e.root, e.number, e.seed, e.checksum, e.steps_before) for e in found], np.int64)
+        counts = [(e.root, e.number, e.seed, e.checksum, e.steps_before, e.recreated) for e in found]
+        numbers = np.array(counts, np.int64)
         totals = as_bits(np.array([e.total_reward for e in found], np.float64))
         held = [dict(e.parameters) for e in found]
         return {
@@ -107,9 +108,9 @@ class ReplayedEpisodes(Continuation):
         envs: Any = self.stepper.envs
         episodes = []
         held = _of_json(state["parameters"]) if "parameters" in state else [{}] * envs.num_envs
-        for i, (root, number, seed, checksum, made) in enumerate(state["episodes"].tolist()):
+        for i, (root, number, seed, checksum, *more) in enumerate(state["episodes"].tolist()):
             actions, total = state[f"actions/{i}"], float(from_bits(state["returns"])[i])
-            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum, made, held[i]))
+            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum, *more, held[i]))
         envs.set_attr("replayed", episodes)
         space = envs.single_observation_space
         observations = self.stepper.call("replay_episode")

@@ -1,5 +1,6 @@
 """An agent before training: finds it, changes it, and trains it from Python as from the command line."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 
 from rlweights.errors import ConfigError
-from rlweights.running.config import agent_file
+from rlweights.running.config import agent_file, objects
 from rlweights.running.config.schema import UNSET, Agent
 
 if TYPE_CHECKING:
     from rlweights.running.callbacks import Callback
     from rlweights.running.trained import TrainedAgent
     from rlweights.running.trainer import Outcome
+
+_ALONE = ("environment.num_envs=1", "evaluation.num_envs=1", "evaluation.every=0")
+"""An instance is one environment: it is evaluated when it trains no more."""
 
 Changes = Mapping[str, Any] | Sequence[str]
 """Changes of an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
@@ -26,7 +30,10 @@ class Recipe:
         agent: Name of a shipped agent, an agent file or a run folder.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
             "interventions.clipping.bound". None switches off a setting that may be off.
-        env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
+        env: An environment instead of an agent: a Gymnasium id, `module:Class`, `file.py:Class`; or a class,
+            a function that makes one, or an instance, which is one environment. A shipped agent's settings
+            for it are taken, or general defaults.
+        env_kwargs: Arguments of the environment, any Python objects: the run keeps their names only.
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
@@ -46,17 +53,31 @@ class Recipe:
 
     agent: Agent
 
-    def __init__(self, agent: str | Path = "cartpole", changes: Changes = (), *, env: str | None = None):
+    def __init__(
+        self,
+        agent: str | Path = "cartpole",
+        changes: Changes = (),
+        *,
+        env: Any = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ):
         self._given = agent, env
-        self.overrides = _overrides(changes)
+        given = {f"environment.kwargs.{key}": value for key, value in (env_kwargs or {}).items()}
+        self.overrides = (*_overrides(changes), *_overrides(given))
         if env is not None:
-            self.agent = agent_file.for_environment(env, self.overrides)
-            self.source, self.folder, self.name = f"--env {env}", Path(), env.replace("/", "_")
+            text = env if isinstance(env, str) else objects.environment_reference(env)
+            if objects.is_instance(env):
+                self.overrides = (*_ALONE, *self.overrides)
+            self.agent = agent_file.for_environment(text, self.overrides)
+            self.source, self.folder = f"--env {text}", Path()
+            self.name = agent_file.run_name(text)
             return
         path = agent_file.find(str(agent))
         self.agent = agent_file.load(path, self.overrides)
         self.source, self.folder = str(path), path.parent
-        self.name = path.parent.parent.name if path.name == agent_file.AGENT else path.stem
+        self.name = agent_file.run_name(
+            path.parent.resolve().parent.name if path.name == agent_file.AGENT else path.stem
+        )
 
     def changed(self, changes: Changes) -> "Recipe":
         """Returns a recipe with further changes; arguments and errors are those of the class."""
@@ -166,7 +187,16 @@ def _overrides(changes: Changes) -> tuple[str, ...]:
         raise ConfigError(f"changes = {changes!r}: takes a mapping, or a list of key=value")
     if not isinstance(changes, Mapping):
         return tuple(changes)
-    return tuple(f"{key}={_toml(key, value)}" for key, value in changes.items())
+    return tuple(f"{key}={_toml(key, _kept(key, value))}" for key, value in changes.items())
+
+
+def _kept(key: str, value: Any) -> Any:
+    """A change as an agent file can hold it: arguments of environments may be tuples and any objects."""
+    if re.match(r"(environment|evaluation)\.kwargs\b|environment\.wrappers\b", key):
+        return objects.encoded(value)
+    if key in ("environment", "evaluation") and isinstance(value, Mapping):
+        return {name: _kept(f"{key}.{name}", each) for name, each in value.items()}
+    return value
 
 
 def _toml(key: str, value: Any) -> str:

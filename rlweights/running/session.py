@@ -10,12 +10,13 @@ from pathlib import Path
 from rlweights.errors import ConfigError
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback, demand, names_of
-from rlweights.running.config import agent_file
+from rlweights.running.config import agent_file, objects
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.records.console import Console
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
+from rlweights.running.saving.run_state import info_tag
 from rlweights.running.trainer import Outcome, Trainer
 
 CALLBACKS = "callbacks.json"
@@ -50,6 +51,7 @@ def begin(
     """
     beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
     assembly = Assembly(agent, source, folder)
+    agent = _with_home(agent, assembly)
     with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
         run = run_folder.create(runs, name, agent, source, assembly.files.loaded, beside)
         return _run(trainer, run, name, runs, watch)
@@ -122,10 +124,19 @@ def begin_or_resume(
         demand(callbacks, _names(run), str(run))
     beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
     assembly = Assembly(agent, source, folder)
+    agent = _with_home(agent, assembly)
     with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
         if not resumes:
             run_folder.create_at(run, agent, source, assembly.files.loaded, beside)
         return _run(trainer, run, run.resolve().parent.name, run.parent, watch, resume=resumes)
+
+
+def _with_home(agent: Agent, assembly: Assembly) -> Agent:
+    """The agent, with the folder that its environment was imported from: looking at a run needs it."""
+    if assembly.environments.home is None:
+        return agent
+    section = agent.environment.model_copy(update={"folder": assembly.environments.home})
+    return agent.model_copy(update={"environment": section})
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -152,7 +163,7 @@ def _names(run: Path) -> list[str]:
 
 def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
     console = trainer.console
-    console.start(_header(trainer.assembly, name, run))
+    console.start(_header(trainer.assembly, trainer.evaluations, name, run))
     with watched(runs, console.message) if watch else contextlib.nullcontext():
         try:
             outcome = trainer.run(run, resume)
@@ -163,10 +174,11 @@ def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume
 
 
 def _console(agent: Agent, quiet: bool) -> Console:
-    return Console(agent.total_iterations * agent.steps_per_iteration, quiet=quiet)
+    total = agent.total_iterations * agent.steps_per_iteration
+    return Console(total, quiet=quiet, infos=tuple(map(info_tag, agent.logging.info)))
 
 
-def _header(assembly: Assembly, name: str, run: Path) -> list[str]:
+def _header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[str]:
     agent = assembly.agent
     section, algorithm = agent.environment, agent.algorithm
     rollout = f"{section.num_envs} x {algorithm.n_steps} steps"
@@ -178,6 +190,14 @@ def _header(assembly: Assembly, name: str, run: Path) -> list[str]:
     lines += [
         f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
     ] or ["rules        none"]
+    lines += [f"evaluation   {evaluations or 'none'}"]
+    given = objects.references(
+        {"environment": section.model_dump(), "evaluation": agent.evaluation.model_dump()}
+    )
+    lines += [
+        f"object       {key} is {objects.name_of(text)}, given from Python: the run keeps only its name"
+        for key, text in given.items()
+    ]
     lines += [f"code         {file} was loaded: the agent file names it" for file in assembly.files.loaded]
     return [*lines, f"run          {run}"]
 
@@ -195,6 +215,8 @@ def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
             facts["expected"] = f"{agent.expect.mean_reward:g}"
         if outcome.stopped:
             facts["stopped"] = f"after {outcome.env_steps:,} steps by {outcome.stopped}"
+    elif outcome.finished and outcome.made:
+        facts["trained"] = f"{outcome.env_steps:,} steps; no evaluation was asked for"
     elif outcome.signal is not None:
         name = signal.Signals(outcome.signal).name
         facts["stopped"] = f"by {name} after {outcome.env_steps:,} steps; the weights are saved"

@@ -44,6 +44,7 @@ class Outcome:
     Attributes:
         folder: The run folder.
         evaluation: The last evaluation; None if there was none.
+        finished: Whether this session has used up the budget.
         env_steps: Environment steps of the whole run.
         seconds: How long this session of it took.
         signal: The signal that ended it, if one did.
@@ -60,6 +61,7 @@ class Outcome:
     resumes_at: int = 0
     made: int = 0
     stopped: str = ""
+    finished: bool = False
 
 
 class Trainer:
@@ -92,7 +94,12 @@ class Trainer:
         self._guard = Guard(self.agent.guard)
         self._interrupts = Interrupts()
         self._rate = Rate()
-        self._evaluator = Evaluator(assembly, self._say)
+        try:
+            self._evaluator = Evaluator(assembly, self._say)
+        except BaseException:
+            self.loop.close()
+            raise
+        self._result: Result | None = None
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
         self._probe: Array | None = None
@@ -100,7 +107,11 @@ class Trainer:
         self._loop_state: dict[str, Array] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
-            for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
+            for steps in (
+                self.agent.logging.every,
+                self.agent.evaluation.every if self.agent.evaluation.episodes else 0,
+                self.agent.checkpoint.every,
+            )
         )
 
     def __enter__(self) -> "Trainer":
@@ -109,6 +120,11 @@ class Trainer:
     def __exit__(self, *error: object) -> None:
         self._evaluator.close()
         self.loop.close()
+
+    @property
+    def evaluations(self) -> str:
+        """What will be evaluated, in words; "" if nothing is."""
+        return self._evaluator.plan
 
     @property
     def iteration(self) -> int:
@@ -155,8 +171,7 @@ class Trainer:
             self._introduce(records)
             try:
                 self._set_out()
-                result = self._train(records)
-                if result is None:
+                if not self._train(records):
                     self._end(records, success=False)
             except Exception as error:
                 with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
@@ -165,13 +180,14 @@ class Trainer:
             self._tell(self._callbacks.end, self.iteration)
         return Outcome(
             folder,
-            result,
+            self._result,
             self.env_steps,
             time.monotonic() - started,
             self._interrupts.number,
             self._state.newest or 0,
             self.env_steps - first,
             self._callbacks.stopped,
+            self._progress.finished,
         )
 
     def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
@@ -229,28 +245,30 @@ class Trainer:
         records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
         records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
 
-    def _train(self, records: Records) -> Result | None:
-        """Trains, evaluates and saves; None if a signal came before the end."""
+    def _train(self, records: Records) -> bool:
+        """Trains, evaluates and saves; False if a signal came before the end."""
         while self._interrupts.number is None:
             try:
+                if self._progress.evaluation_due:
+                    self._evaluate(records, self.agent.evaluation.episodes)
                 if self.iteration < self.agent.total_iterations and not self._callbacks.stopped:
                     self._advance(records)
                     continue
-                result = self._evaluate(records, self.agent.evaluation.final_episodes)
+                self._result = self._evaluate(records, self.agent.evaluation.final_episodes)
                 self._end(records, success=True)
                 self._progress.finished = True
                 self._save(records)  # last: a run that is marked as finished has everything else on disk
-                return result
+                return True
             except NotFinite as error:
                 self._go_back(str(error), records)
             except BrokenEnvironment:
                 if self._interrupts.number is None:
                     raise
-                return None  # the signal has reached processes of the environment's own
+                return False  # the signal has reached processes of the environment's own
         if self.iteration:
             with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
                 self._save(records)
-        return None
+        return False
 
     def _advance(self, records: Records) -> None:
         """Runs some iterations, up to whatever needs the weights as they are then, and does it."""
@@ -273,6 +291,10 @@ class Trainer:
             self._guard.judge(scalars, episodes)
             if episodes.nonfinite is not None:
                 self.console.note_reason(episodes.nonfinite)
+            for failure in episodes.failures:
+                self._say(f"{failure}; the environment was made anew ({episodes.recreated} so far)")
+            if self.agent.environment.on_error == "recreate":
+                scalars = scalars | {"environment/recreated": float(episodes.recreated)}
             self._record(records, scalars)
             self._record_phase(records, episodes)
             if whole:
@@ -362,11 +384,25 @@ class Trainer:
             self._probe = self.loop.probe()
         return self._probe
 
-    def _evaluate(self, records: Records, episodes: int) -> Result:
-        """Evaluates clean (or averaged) weights in the real environment; keeps the best ones."""
+    def _evaluate(self, records: Records, episodes: int) -> Result | None:
+        """Evaluates clean (or averaged) weights in the real environment; keeps the best ones.
+
+        None if no episodes are wanted. If it fails, a checkpoint is written first: what was trained is kept,
+        and the evaluation is made when the run is resumed.
+        """
+        if not episodes:
+            return None
+        self._progress.evaluation_due = self.iteration < self.agent.total_iterations
+        try:
+            with self.learner.optimizer.evaluation():
+                result = self._evaluator.evaluate(self.assembly.acting(), episodes)
+        except Exception:
+            with contextlib.suppress(NotFinite, CheckpointError, RecordsError):  # the first error is told
+                self._save(records)
+            raise
+        self._progress.evaluation_due = False
         with self.learner.optimizer.evaluation():
             act = self.assembly.acting()
-            result = self._evaluator.evaluate(act, episodes)
             scalars = self._evaluator.scalars(result)
             stopped = self._callbacks.stopped
             self._callbacks.evaluated(self.iteration, scalars)

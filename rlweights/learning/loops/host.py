@@ -1,5 +1,6 @@
 """Iterations in which Python steps Gymnasium's vector environments."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,8 +89,9 @@ class HostLoop:
         return (min(PROBE_SIZE, self._rollout_size), *self._encoder.shape), self._encoder.dtype
 
     def close(self) -> None:
-        """Closes the environments."""
-        self.envs.close()
+        """Closes the environments; what they raise then can no longer harm anything."""
+        with contextlib.suppress(Exception):
+            self.envs.close()
 
 
 _NUMBERS = ("rewards", "terminated", "truncated", "valid", "final_values", "has_final")

@@ -42,7 +42,7 @@ class Policy:
     def __init__(self, agent: Agent, source: str, folder: Path | None = None):
         self.agent = agent
         self.source = source
-        self.files = UserCode(source, folder or Path())
+        self.files = UserCode(source, folder or Path(), agent.environment.folder)
         self.environments = EnvironmentFactory(agent, self.files)
         observation_space, self.action_space = self.environments.spaces()
         try:

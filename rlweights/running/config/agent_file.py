@@ -12,7 +12,7 @@ import tomlkit
 from pydantic import BaseModel, ValidationError
 
 from rlweights.errors import ConfigError
-from rlweights.running.config import extras
+from rlweights.running.config import extras, objects
 from rlweights.running.config.messages import explained, keys_of, nearest, refusal, table_of
 from rlweights.running.config.schema import UNSET, Agent
 
@@ -99,8 +99,9 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
     """
     chosen = {key.strip(): value.strip(" \"'") for key, _, value in (o.partition("=") for o in overrides)}
     agents = [(path, load(path)) for path in shipped().values()]
-    alike = [each for each in agents if each[1].environment.id == env]
-    package = extras.bringing(env)
+    name = env.rpartition(":")[2]
+    alike = [each for each in agents if each[1].environment.id == name]
+    package = extras.bringing(name)
     if not alike and package is not None:
         alike = [each for each in agents if extras.bringing(each[1].environment.id) is package]
     backend = chosen.get("environment.backend", "gymnasium")
@@ -110,10 +111,18 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
         if chosen.get("algorithm.name", agent.algorithm.name) == agent.algorithm.name:
             if agent.environment.id == env:
                 return load(path, overrides)
+            if agent.environment.id == name:
+                return load(path, [f"environment.id={_quoted(env)}", *overrides])
             found = load(path, [f"environment.id={_quoted(env)}", *overrides])
             return found.model_copy(update={"expect": None, "description": ""})
     prepared = alike[0][1].environment.model_dump(exclude_defaults=True) if alike else {}
     return parse({"environment": prepared | {"id": env}}, source, overrides)
+
+
+def run_name(env: str) -> str:
+    """Returns the name of the folder for runs in an environment: any system takes it."""
+    name = objects.name_of(env) if objects.is_reference(env) else env.rpartition(":")[2]
+    return re.sub(r"[^\w.+-]+", "_", name) or "environment"
 
 
 def _quoted(text: str) -> str:
@@ -189,6 +198,21 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> None:
             if not isinstance(place, dict | list):
                 raise ConfigError(f"--set {text}: {'.'.join(parts[: number + 1])} is a value and has no keys")
         place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)  # pyright: ignore[reportCallIssue]
+
+
+def key_values(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Returns "key=value" texts as a mapping, the values in TOML or bare words.
+
+    Raises:
+        ConfigError: If one is no such text; names the option that it was given to.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{option} {text}: takes KEY=VALUE, such as difficulty=2")
+        found[key.strip()] = _parsed(value)
+    return found
 
 
 def _parsed(value: str) -> Any:

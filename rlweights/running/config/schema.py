@@ -43,7 +43,7 @@ class Wrapper(BaseModel):
 class EnvironmentSection(Section):
     """The environment that the agent acts in."""
 
-    id: str = Field(description="Gymnasium id, or file.py:Class for your own TensorFlow environment.")
+    id: str = Field(description="Gymnasium id, module:Id, module:Class, or file.py:Class.")
     backend: Literal["gymnasium", "envpool", "tensorflow"] = Field(
         default="gymnasium", description="What steps the environments; tensorflow: one program with the rest."
     )
@@ -57,6 +57,21 @@ class EnvironmentSection(Section):
         default=0, description="Threads of envpool; 0: one for each environment, up to the number of cores."
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
+    folder: str | None = Field(
+        default=None, description="Where modules of the environment lie; a run remembers it by itself."
+    )
+    render_mode: str | None = Field(
+        default=None, description="Given to the environment, for wrappers that make observations of pixels."
+    )
+    timeout: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        default=None, description="Seconds to wait for a process of vectorization_mode 'async'; unset: 600."
+    )
+    on_error: Literal["stop", "recreate"] = Field(
+        default="stop", description="What a step or reset that raises does: end the run, or make it anew."
+    )
+    max_recreations: Count = Field(
+        default=10, description="How often each environment is made anew at most, with 'recreate'."
+    )
     wrappers: list[str | Wrapper] = Field(
         default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
     )
@@ -124,10 +139,25 @@ class Evaluation(Section):
     every: Annotated[int, Field(ge=0)] = Field(
         default=20_000, description="Steps between two; 0: only at the end."
     )
-    episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
-    final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
+    episodes: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="Episodes of each evaluation while training; 0: none is made."
+    )
+    final_episodes: Annotated[int, Field(ge=0)] = Field(
+        default=100, description="Episodes of the last evaluation; 0: there is none."
+    )
+    num_envs: Count = Field(
+        default=10, description="Environments that are evaluated side by side, at most one an episode."
+    )
     max_episode_steps: Count = Field(
         default=10_000, description="Where episodes are cut off that the environment itself does not limit."
+    )
+    max_steps: Count | None = Field(
+        default=None,
+        description="Steps of one evaluation, all episodes together; unset: 100,000 where the environment "
+        "does not limit its episodes, else as many as they take.",
+    )
+    kwargs: dict[str, Any] = Field(
+        default={}, description="Arguments of the environment in evaluations, where they are others."
     )
     deterministic: bool = Field(
         default=True,
@@ -155,6 +185,9 @@ class Logging(Section):
 
     every: Count = Field(
         default=2_048, description="Steps between two rows of scalars; at least one iteration."
+    )
+    info: list[str] = Field(
+        default=[], description="Scalars of the environment's infos to record as means over an episode."
     )
     diagnostics_every: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Rows between two measurements of weights and plasticity; 0: never."

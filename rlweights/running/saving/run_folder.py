@@ -14,7 +14,10 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.agent_file import AGENT
 from rlweights.running.config.schema import Agent
 
-CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard.")
+CHANGEABLE = (
+    *("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard."),
+    *("environment.folder", "environment.timeout", "environment.on_error", "environment.max_recreations"),
+)
 """Keys that may change when a run is resumed: they change how long it trains and what it records."""
 
 
