@@ -111,7 +111,6 @@ class NumpyPolicy:
             return x
         return np.concatenate([x, np.broadcast_to(self._log_std, x.shape)], axis=-1)
 
-
     def _joined(self, x: Array, indices: Array) -> Array:
         """The parts of observations [N, D] beside each other; indices, never normalized, are looked up."""
         found = []
@@ -150,6 +149,7 @@ def actor(
         decode: From sampled actions [N, ...] to what the environment takes, see `action_decoder`.
         rng: Draws the actions; None takes the most likely one.
     """
+
     def act(observation: Any) -> Any:
         parameters = policy(encoder.encode(one_batch(observation)))
         return decode(distribution.choose_numpy(parameters, rng))[0]

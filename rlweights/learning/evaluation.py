@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.learning.distributions import Distribution
+from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
 from rlweights.weights.arrays import Array
 
@@ -49,6 +50,7 @@ def evaluate(
     episodes: int,
     seed: int,
     deterministic: bool = True,
+    translation: Translation | None = None,
 ) -> Result:
     """Runs episodes in a vector environment, in any autoreset mode.
 
@@ -62,12 +64,13 @@ def evaluate(
         episodes: Number of episodes.
         seed: Seed of environments and of sampled actions.
         deterministic: Whether to take the most likely action rather than to sample.
+        translation: See `Stepper`.
 
     Raises:
         BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
     """
     N = envs.num_envs
-    stepper = Stepper(envs)
+    stepper = Stepper(envs, translation)
     rng = None if deterministic else np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
     quota = np.full(N, episodes // N) + (np.arange(N) < episodes % N)
     returns: list[list[float]] = [[] for _ in range(N)]

@@ -377,7 +377,9 @@ def actor_critic(
             activation,
             layer_norm=layer_norm,
             convolutions=convolutions,
-            parts=() if all(each.kind == "numbers" or len(observation_shape) > 1 for each in parts) else parts,
+            parts=()
+            if all(each.kind == "numbers" or len(observation_shape) > 1 for each in parts)
+            else parts,
             pixels=pixels,
             normalization=normalization,
             name=name,

@@ -54,7 +54,8 @@ def layer_prefixes(parts: Sequence[Part]) -> list[str]:
     """Returns what the names of each part's layers begin with: "camera_", "" for a whole observation."""
     names = [re.sub(r"[^A-Za-z0-9_.-]", "_", part.name) for part in parts]
     return [
-        f"{name}_{i}_" if names.count(name) > 1 else f"{name}_" if name else "" for i, name in enumerate(names)
+        f"{name}_{i}_" if names.count(name) > 1 else f"{name}_" if name else ""
+        for i, name in enumerate(names)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -78,7 +78,7 @@ def observation_encoder(space: spaces.Space, encoding: Encoding | None = None) -
     Float boxes stay as they are, but flat. Integer boxes are scaled to [0, 1] by the space's own `low` and
     `high`, unless they are wider than WIDEST. Images, see `_image`, keep their shape [H, W, C], channels
     last, stacks folded into the channels. Discrete and multi-discrete values become one-hot vectors, or
-    indices if they have more than MOST_ONE_HOT values; multi-binary ones floats. Dicts and tuples of these are
+    indices if they have more than MOST_ONE_HOT values; multi-binary ones floats. Dicts and tuples are
     concatenated into one flat vector, in the space's own order; `parts` says where what lies.
 
     Args:
@@ -274,7 +274,11 @@ def _image_encoder(
     if space.dtype == np.uint8:
         return ObservationEncoder(shape, "uint8", turned, space, parts, (low, factor))
     return ObservationEncoder(
-        shape, "float32", lambda x: _scaled(turned(x).astype(np.float32, copy=False), low, factor), space, parts
+        shape,
+        "float32",
+        lambda x: _scaled(turned(x).astype(np.float32, copy=False), low, factor),
+        space,
+        parts,
     )
 
 
@@ -378,6 +382,21 @@ def half_ranges(space: spaces.Space) -> tuple[Array, Array] | None:
     dtype = np.promote_types(space.dtype, np.float32)
     # Adding -0 keeps every bit, where +0 would turn -0 into it.
     return np.where(middle == 0.0, -0.0, middle).astype(dtype), half.astype(dtype)
+
+
+class Translation(NamedTuple):
+    """Between the spaces of an environment and arrays."""
+
+    encoder: ObservationEncoder
+    decode: Callable[[Array], Array]
+    """From sampled actions [N, ...] to what the environment takes, see `action_decoder`."""
+
+    @staticmethod
+    def of(envs: Any) -> "Translation":
+        """Returns that of a vector environment's own spaces, actions in their own units."""
+        return Translation(
+            observation_encoder(envs.single_observation_space), action_decoder(envs.single_action_space)
+        )
 
 
 def one_batch(observation: Any) -> Any:

@@ -45,7 +45,8 @@ class Table(keras.layers.Layer):
 
     def call(self, indices: Tensor) -> Tensor:
         """Returns the numbers [B, K * WIDTH] of indices [B, K], float32."""
-        rows = _looked_up(ops.convert_to_tensor(self.embeddings), ops.cast(indices, "int32") + self.firsts)
+        table = tf.convert_to_tensor(self.embeddings.value)  # Keras' own function returns the variable
+        rows = _looked_up(table, ops.cast(indices, "int32") + self.firsts)
         return ops.reshape(rows, (-1, len(self.counts) * WIDTH))
 
     def looked_up(self, table: Array, indices: Array) -> Array:

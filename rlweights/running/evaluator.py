@@ -51,6 +51,7 @@ class Evaluator:
             episodes,
             seed=self._seed,
             deterministic=self._section.deterministic,
+            translation=self._policy.translation,
         )
 
     def scalars(self, result: Result) -> dict[str, float]:

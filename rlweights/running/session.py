@@ -74,6 +74,8 @@ def exit_code(outcome: Outcome) -> int:
 def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
     console = trainer.console
     console.start(_header(trainer.assembly, name, run))
+    for remark in trainer.assembly.remarks():
+        console.message(remark)
     with watched(runs, console.message) if watch else contextlib.nullcontext():
         try:
             outcome = trainer.run(run, resume)

@@ -20,6 +20,7 @@ from rlweights.learning.distributions import Distribution
 from rlweights.learning.environments.envpool import Reseeded
 from rlweights.learning.environments.replay import SeededEpisodes
 from rlweights.learning.environments.vector import VectorAdapter
+from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
 from rlweights.running.building.user_code import UserCode, arguments_of
 from rlweights.running.config import extras
@@ -98,15 +99,18 @@ class EnvironmentFactory:
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **section.kwargs)
         )
 
-    def continued(self, num_envs: int, distribution: Distribution) -> Continuation:
+    def continued(
+        self, num_envs: int, distribution: Distribution, translation: Translation | None = None
+    ) -> Continuation:
         """Makes vector environments for rollouts, with what makes them go on where they were.
 
         Args:
             num_envs: Number of environments N.
             distribution: Of the actions, with which it is tried whether a state can be read and written.
+            translation: See `Stepper`.
         """
         section = self._section
-        stepper = Stepper(self.vector(num_envs))
+        stepper = Stepper(self.vector(num_envs), translation)
         mode = self._mode() if section.backend == "gymnasium" else section.backend
         if mode in ("sync", "async"):
             return ReplayedEpisodes(stepper)
