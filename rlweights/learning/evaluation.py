@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.learning.distributions import Distribution
+from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
 from rlweights.weights.arrays import Array
 
@@ -55,6 +56,7 @@ def evaluate(
     seed: int,
     deterministic: bool = True,
     max_steps: int | None = None,
+    translation: Translation | None = None,
 ) -> Result:
     """Runs episodes in a vector environment, in any autoreset mode.
 
@@ -70,12 +72,13 @@ def evaluate(
         deterministic: Whether to take the most likely action rather than to sample.
         max_steps: Steps of all environments together after which no episode is finished any more: those that
             have ended count, and of an environment that has finished none, what it has done so far.
+        translation: See `Stepper`.
 
     Raises:
         BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.
     """
     N = envs.num_envs
-    stepper = Stepper(envs)
+    stepper = Stepper(envs, translation)
     rng = None if deterministic else np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
     quota = np.full(N, episodes // N) + (np.arange(N) < episodes % N)
     returns: list[list[float]] = [[] for _ in range(N)]

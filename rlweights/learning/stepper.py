@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.environments.replay import described
-from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
+from rlweights.learning.spaces import Translation, one_batch
 from rlweights.weights.arrays import Array
 
 
@@ -35,17 +35,17 @@ class Stepper:
 
     Args:
         envs: The vector environment.
+        translation: Between its spaces and arrays; None: by its own spaces.
 
     Raises:
         ValueError: If it has a space that is not supported; the message shows it.
     """
 
-    def __init__(self, envs: gym.vector.VectorEnv):
+    def __init__(self, envs: gym.vector.VectorEnv, translation: Translation | None = None):
         self.envs = envs
         self.num_envs = envs.num_envs
         self.name = _name(envs)
-        self.encoder = observation_encoder(envs.single_observation_space)
-        self._decode = action_decoder(envs.single_action_space)
+        self.encoder, self._decode = translation or Translation.of(envs)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # Gymnasium's own default
         self.mode = AutoresetMode(mode)
         self._all = np.ones(self.num_envs, bool)

@@ -68,6 +68,7 @@ class Evaluator:
             seed=self._seed,
             deterministic=self._section.deterministic,
             max_steps=self._policy.environments.evaluation_steps,
+            translation=self._policy.translation,
         )
 
     def scalars(self, result: Result) -> dict[str, float]:

@@ -164,6 +164,8 @@ def _names(run: Path) -> list[str]:
 def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
     console = trainer.console
     console.start(_header(trainer.assembly, trainer.evaluations, name, run))
+    for remark in trainer.assembly.remarks():
+        console.message(remark)
     with watched(runs, console.message) if watch else contextlib.nullcontext():
         try:
             outcome = trainer.run(run, resume)

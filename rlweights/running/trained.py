@@ -9,7 +9,7 @@ import numpy as np
 
 from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError
 from rlweights.learning.evaluation import Result, evaluate, evaluation_seed
-from rlweights.learning.spaces import action_decoder
+from rlweights.learning.fitting import batched
 from rlweights.running.building.policy import Policy
 from rlweights.running.config import objects
 from rlweights.running.config.schema import Agent
@@ -80,7 +80,6 @@ class TrainedAgent:
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = self.policy.acting()
-        self._greedy = self.policy.actor(self._act)
 
     def history(self) -> dict[str, Series]:
         """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
@@ -93,14 +92,34 @@ class TrainedAgent:
         """Returns actions [N, ...] for a batch of observations, in the form that the environment takes.
 
         Args:
-            observations: A batch in the form that Gymnasium's vector environments give.
+            observations: A batch in the form that Gymnasium's vector environments give, or one observation.
             deterministic: Whether to take the most likely action rather than to sample.
             seed: Seed of sampled actions.
+
+        Returns:
+            An action for each observation [N, ...]; for one observation one action, as `env.step` takes it.
+
+        Raises:
+            ConfigError: If it is neither, or not finite; the message has both shapes.
         """
-        encoded = self.policy.encoder.encode(observations)
+        return self._predicted(*self._batched(observations), deterministic, seed)
+
+    def _batched(self, observations: Any) -> tuple[Any, bool]:
+        try:
+            return batched(self.policy.encoder.space, observations)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def _predicted(self, batch: Any, single: bool, deterministic: bool = True, seed: int = 0) -> Any:
+        try:
+            encoded = self.policy.encoder.encode(batch)
+        except (ValueError, TypeError, IndexError) as error:
+            raise ConfigError(f"observations do not fit {self.policy.encoder.space}: {error}") from None
         rng = None if deterministic else np.random.default_rng(seed)
-        action = self.policy.distribution.choose_numpy(self._act(encoded), rng)
-        return action_decoder(self.policy.action_space)(action)
+        actions = self.policy.translation.decode(
+            self.policy.distribution.choose_numpy(self._act(encoded), rng)
+        )
+        return actions[0] if single else actions
 
     def evaluate(
         self, episodes: int = 100, seed: int | None = None, deterministic: bool | None = None
@@ -122,9 +141,17 @@ class TrainedAgent:
         environments = self.policy.environments
         size = min(episodes, self.policy.agent.evaluation.num_envs)
         envs = environments.vector(size, evaluation=True)
-        most = environments.evaluation_steps
         with self._traced(), contextlib.closing(envs):
-            return evaluate(self._act, envs, self.policy.distribution, episodes, seed, deterministic, most)
+            return evaluate(
+                self._act,
+                envs,
+                self.policy.distribution,
+                episodes,
+                seed,
+                deterministic,
+                environments.evaluation_steps,
+                self.policy.translation,
+            )
 
     def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[Array], list[float], float]:
         """Plays episodes in the rendered environment, acting as in the run's evaluations.
@@ -178,8 +205,15 @@ class TrainedAgent:
             raise BrokenEnvironment(f"{error}. The whole traceback: {path}") from error
 
     def act(self, observation: Any) -> Any:
-        """Returns the most likely action for one observation."""
-        return self._greedy(observation)
+        """Returns the most likely action for one observation.
+
+        Raises:
+            ConfigError: If it is not one, or not finite; the message has both shapes.
+        """
+        batch, single = self._batched(observation)
+        if not single:
+            raise ConfigError("observations of a batch: act takes one observation; predict takes a batch")
+        return self._predicted(batch, single)
 
 
 def _elsewhere(agent: Agent, env: Any, kwargs: Mapping[str, Any]) -> Agent:

@@ -42,7 +42,7 @@ class HostLoop:
             encoder.shape,
             encoder.dtype,
             self.envs.num_envs,
-            xla=not encoder.is_image,  # networks of convolutions take XLA many times as long
+            xla=not encoder.has_images,  # networks of convolutions take XLA many times as long
         )
         self._encoder = encoder
         self._reward_scaling = learner.reward_scaling

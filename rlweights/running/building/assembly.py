@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rlweights.errors import ConfigError
+from rlweights.learning.environments.rescaled import Rescaled
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Loop
 from rlweights.learning.loops.device import GraphLoop
@@ -52,10 +53,12 @@ class Assembly(Policy):
         """Makes the loop that runs the iterations, with new environments that the loop closes."""
         num_envs, seed = self.agent.environment.num_envs, self.agent.seed
         if self.environments.tensorflow is not None:
-            return GraphLoop(self.learner, self.environments.tensorflow, self.encoder, num_envs, seed)
-        return HostLoop(
-            self.learner, self.environments.continued(num_envs, self.distribution), self.encoder, seed
-        )
+            environment = self.environments.tensorflow
+            if self.action_units is not None:
+                environment = Rescaled(environment, *self.action_units)
+            return GraphLoop(self.learner, environment, self.encoder, num_envs, seed)
+        episodes = self.environments.continued(num_envs, self.distribution, self.translation)
+        return HostLoop(self.learner, episodes, self.encoder, seed)
 
     def _optimizer(self) -> InterventionOptimizer:
         try:

@@ -17,6 +17,7 @@ from rlweights.learning.environments.envpool import Reseeded
 from rlweights.learning.environments.processes import WatchedProcesses
 from rlweights.learning.environments.replay import SeededEpisodes, described
 from rlweights.learning.environments.vector import VectorAdapter
+from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
 from rlweights.running.building.singles import Singles
 from rlweights.running.building.user_code import UserCode
@@ -144,15 +145,18 @@ class EnvironmentFactory:
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **arguments)
         )
 
-    def continued(self, num_envs: int, distribution: Distribution) -> Continuation:
+    def continued(
+        self, num_envs: int, distribution: Distribution, translation: Translation | None = None
+    ) -> Continuation:
         """Makes vector environments for rollouts, with what makes them go on where they were.
 
         Args:
             num_envs: Number of environments N.
             distribution: Of the actions, with which it is tried whether a state can be read and written.
+            translation: See `Stepper`.
         """
         section, judged = self._section, self._evaluation
-        stepper = Stepper(self.vector(num_envs))
+        stepper = Stepper(self.vector(num_envs), translation)
         if section.backend == "gymnasium" and self._is_instance and judged.every and judged.episodes:
             why = "an instance is one environment, and evaluated when it trains no more; take 0, or its class"
             raise refusal(self._source, "evaluation.every", judged.every, why)

@@ -79,7 +79,23 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
         raise ConfigError(
             f"{path}: not valid TOML: nested too deep, or a number of too many digits"
         ) from None
-    return parse(data, str(path), overrides)
+    return parse(_as_trained(data), str(path), overrides)
+
+
+_WRITTEN_BY_RUNS = {"budget", "checkpoint", "evaluation", "guard", "logging", "network", "optimizer", "seed"}
+"""Keys that only a run writes all of; it spells out every setting."""
+
+
+def _as_trained(data: dict[str, Any]) -> dict[str, Any]:
+    """The contents of a file; what a run of version 0.1 wrote keeps the meaning that it had.
+
+    Such a file has every setting of its time, and those that came later are missing: their defaults are for
+    new agents, and the weights beside it know nothing of them.
+    """
+    environment = data.get("environment")
+    if not (isinstance(environment, dict) and data.keys() >= _WRITTEN_BY_RUNS):
+        return data
+    return data | {"environment": {"rescale_actions": False, "encoding": 1} | environment}
 
 
 def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:

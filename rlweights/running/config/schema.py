@@ -78,6 +78,15 @@ class EnvironmentSection(Section):
     normalize_observations: bool = Field(
         default=False, description="Normalize by running statistics, in the graph."
     )
+    rescale_actions: bool = Field(
+        default=True,
+        description="Whether the policy works in half ranges around the middle of bounded float actions.",
+    )
+    encoding: Literal[1, 2] = Field(
+        default=2,
+        description="How observations become numbers; 1: as version 0.1 did, bytes by 255 and no images in "
+        "dicts, small ones or of floats.",
+    )
     normalize_rewards: bool = Field(
         default=False, description="Scale by the running deviation of the return."
     )
@@ -97,6 +106,9 @@ class Network(Section):
         default=0.0, description="Initial log standard deviation of continuous actions."
     )
     policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
+    flatten_images: bool = Field(
+        default=False, description="Whether images become flat vectors instead of going through convolutions."
+    )
     model: str | None = Field(
         default=None, description="file.py:Name that builds your own hidden layers instead."
     )
