@@ -108,9 +108,11 @@ class ReplayedEpisodes(Continuation):
         envs: Any = self.stepper.envs
         episodes = []
         held = _of_json(state["parameters"]) if "parameters" in state else [{}] * envs.num_envs
-        for i, (root, number, seed, checksum, *more) in enumerate(state["episodes"].tolist()):
+        for i, numbers in enumerate(state["episodes"].tolist()):
+            root, number, seed, checksum, before, again = numbers
             actions, total = state[f"actions/{i}"], float(from_bits(state["returns"])[i])
-            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum, *more, held[i]))
+            episode = RunningEpisode(root, number, seed, actions, total, checksum, before, again, held[i])
+            episodes.append(episode)
         envs.set_attr("replayed", episodes)
         space = envs.single_observation_space
         observations = self.stepper.call("replay_episode")

@@ -105,7 +105,7 @@ class Exchanging:
     def _exchanged(self, values: Mapping[int, Any]) -> Iterator[None]:
         """Holds clean weights, or of the variables with an id in `values` these, in the model."""
         exchange = Exchange()
-        exchange.put_in(trainable_variables(self), self._clean() | values)
+        exchange.put_in(trainable_variables(self), {**self._clean(), **values})
         try:
             yield
         finally:
