@@ -3,8 +3,9 @@
     python benchmarks/rescaling.py [CASE ...] [--seeds N ...] [--scale S]
 
 Each case is trained twice per seed, `environment.rescale_actions` off and on, and everything else alike.
-Prints a Markdown table: the mean return of the episodes that ended in each quarter of the budget, and of 20 greedy
-episodes at the end, means over seeds with the lowest and the highest seed. `--scale` multiplies the budgets.
+Prints a Markdown table: the mean return of the episodes that ended in each quarter of the budget, and of 20
+greedy episodes at the end, means over seeds with the lowest and the highest seed. `--scale` multiplies the
+budgets.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Agents that see several images, long indices and bounded integers: they act, learn and are exported alike."""
+"""Agents that see several images, long indices and bounded integers: they act, learn and are exported."""
 
 import tomllib
 
