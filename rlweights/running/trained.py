@@ -119,7 +119,10 @@ class TrainedAgent:
         actions = self.policy.translation.decode(
             self.policy.distribution.choose_numpy(self._act(encoded), rng)
         )
-        return actions[0] if single else actions
+        if not single:
+            return actions
+        box = self.policy.action_space.shape == () and actions.dtype.kind == "f"
+        return np.asarray(actions[0]) if box else actions[0]  # a box without dimensions contains arrays only
 
     def evaluate(
         self, episodes: int = 100, seed: int | None = None, deterministic: bool | None = None
