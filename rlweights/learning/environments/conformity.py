@@ -81,7 +81,7 @@ def _fitted(space: gym.Space, value: Any, what: str) -> Any:
     except ValueError:
         raise Misfit(f"{what} of unequal parts: {expected}") from None
     if array.shape != shape or array.dtype.kind not in "biuf":
-        raise Misfit(f"{what} of shape {array.shape}, {array.dtype}, {_shown(value)}: {expected}")
+        raise Misfit(f"{what} of shape {array.shape}, {array.dtype}: {expected}")
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
     if not np.can_cast(array.dtype, dtype, "same_kind") and not np.array_equal(converted, array):

@@ -109,8 +109,8 @@ class WatchedProcesses(gym.vector.AsyncVectorEnv):
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """Passes on what an environment has raised, without Gymnasium's own lines about it."""
         level = gym.logger.min_level
-        gym.logger.set_level(gym.logger.DISABLED)
+        gym.logger.min_level = gym.logger.ERROR + 1
         try:
             super()._raise_if_errors(successes)
         finally:
-            gym.logger.set_level(level)
+            gym.logger.min_level = level

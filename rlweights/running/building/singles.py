@@ -183,7 +183,14 @@ class Singles:
                 raise refusal(self._source, key, given[found[1]], why, hint=hint) from error
             if isinstance(error, gym.error.Error | ImportError):
                 raise refusal(self._source, "environment.id", section.id, text + aside) from error
-            why = described(error) + aside
+            why = (
+                re.sub(
+                    r" was raised from the environment creator for .*? with kwargs \(.*?\)",
+                    "",
+                    described(error),
+                )
+                + aside
+            )
             if given:
                 key = "evaluation.kwargs" if self._own else "environment.kwargs"
                 raise refusal(self._source, key, given, why) from error
@@ -264,7 +271,7 @@ class Singles:
         if isinstance(error, TypeError) and unknown is not None:
             where, why = f"{key}.{unknown}", f"is no argument of {name}"
             return refusal(self._source, where, arguments[unknown], why, hint=choices(unknown, known))
-        return refusal(self._source, key, name, described(error))
+        return refusal(self._source, key, name, self._files.place(error))
 
 
 class _Kept(gym.Wrapper):

@@ -12,9 +12,10 @@ import tomlkit
 from pydantic import BaseModel, ValidationError
 
 from rlweights.errors import ConfigError
+from rlweights.learning.algorithms import PPO
 from rlweights.running.config import extras, objects
 from rlweights.running.config.messages import explained, keys_of, nearest, refusal, table_of
-from rlweights.running.config.schema import UNSET, Agent
+from rlweights.running.config.schema import UNSET, Agent, EnvironmentSection
 
 AGENT = "agent.toml"
 """The agent file of a run folder."""
@@ -154,10 +155,27 @@ def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -
     if isinstance(copied.get("algorithm"), dict):
         copied["algorithm"].setdefault("name", "ppo")
     _unset(Agent, copied)
+    _fit_minibatch(copied)
     try:
         return Agent.model_validate(copied)
     except ValidationError as error:
         raise explained(error, copied, source, Agent) from None
+
+
+def _fit_minibatch(data: dict[str, Any]) -> None:
+    """Takes the whole rollout as one minibatch, where none is given and it is less than PPO's own of 256.
+
+    Simulators that allow one environment have rollouts as short as that.
+    """
+    algorithm, environment = data.get("algorithm", {}), data.get("environment", {})
+    if not isinstance(algorithm, dict) or not isinstance(environment, dict) or "batch_size" in algorithm:
+        return
+    steps = algorithm.get("n_steps", PPO().n_steps)
+    count = environment.get("num_envs", EnvironmentSection.model_fields["num_envs"].default)
+    if algorithm.get("name", "ppo") == "ppo" and type(steps) is int and type(count) is int:
+        rollout, usual = steps * count, PPO().batch_size
+        if usual is not None and 0 < rollout < usual:
+            data["algorithm"] = {"name": "ppo", **algorithm, "batch_size": rollout}
 
 
 def _valid(value: Any, source: str, *path: str) -> Any:

@@ -183,7 +183,7 @@ def test_an_environment_that_fails(monkeypatch):
 def test_wrappers_by_name_act_innermost_first():
     overrides = ["environment.wrappers=['FlattenObservation', 'RecordEpisodeStatistics']"]
     env = assembled(*overrides).environments.vector(1).envs[0]  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(env, gym.wrappers.RecordEpisodeStatistics)
+    assert isinstance(env.env, gym.wrappers.RecordEpisodeStatistics)
     assert isinstance(env.env, gym.wrappers.FlattenObservation)
 
 
@@ -239,9 +239,9 @@ def test_wrappers_of_an_installed_package():
     env = (
         assembled("environment.wrappers=['gymnasium.wrappers:FlattenObservation']")
         .environments.vector(1)
-        .envs[0]
-    )  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(env, gym.wrappers.FlattenObservation)
+        .envs[0]  # pyright: ignore[reportAttributeAccessIssue]
+    )
+    assert isinstance(env.env, gym.wrappers.FlattenObservation)
 
 
 @pytest.mark.parametrize(
