@@ -52,6 +52,6 @@ def stop_training(skipped: Variable) -> None:
     if int(skipped.value.numpy()) > 0:
         skipped.assign(0)
         raise TrainingStopped(
-            "the gradients of a step are not finite; the weights are those before it. Look for NaN or infinity "
-            'in the data, or lower the learning rate; `on_nonfinite="skip"` leaves out such steps'
+            "the gradients of a step are not finite; the weights are those before it. Look for NaN or "
+            'infinity in the data, or lower the learning rate; `on_nonfinite="skip"` leaves out such steps'
         )
