@@ -126,6 +126,7 @@ class InterventionOptimizer(Exchanging, Wrapper):
             self._create_state(list(variables))
             if self.waiting_weights is not None:
                 self.set_weights(self.waiting_weights)
+                self.waiting_weights = None
             if self._began:
                 self.begin_iteration()
 
