@@ -55,7 +55,7 @@ def steps(episodes: Continuation, actions) -> list[Any]:
     found = []
     for each in actions:
         t = episodes.step(each)
-        found += [x.tobytes() for x in t[:-1]]
+        found += [x.tobytes() for x in t if isinstance(x, np.ndarray)]
         found += [(n, final.tobytes()) for n, final in t.finals.items()]
     return found
 
