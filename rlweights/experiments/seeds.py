@@ -24,6 +24,8 @@ def train_seeds(
     quiet: bool,
     watch: bool,
     count: int,
+    start: Path | None = None,
+    start_optimizer: bool = False,
 ) -> int:
     """Trains `count` seeds, from the configured one on; as many at once as there are cores.
 
@@ -45,7 +47,7 @@ def train_seeds(
             processes = Processes(at_once)
             ended = []
             arguments = (agent, env, overrides, runs)
-            for each in processes.train(seeds, *arguments):
+            for each in processes.train(seeds, *arguments, start, start_optimizer):
                 ended.append(each)
                 if not quiet:
                     console.message(_line(each))

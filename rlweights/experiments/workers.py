@@ -48,12 +48,20 @@ class Processes:
         self._lock = threading.RLock()  # a second signal may come while the first is passed on
 
     def train(
-        self, seeds: Sequence[int], agent: str, env: str | None, overrides: Sequence[str], runs: Path
+        self,
+        seeds: Sequence[int],
+        agent: str,
+        env: str | None,
+        overrides: Sequence[str],
+        runs: Path,
+        start: Path | None = None,
+        start_optimizer: bool = False,
     ) -> Iterator[Ended]:
         """Yields how each seed ended, as they end."""
+        begins = None if start is None else str(start), start_optimizer
         with self._signals(), ThreadPoolExecutor(self._at_once) as pool:
             futures = [
-                pool.submit(self._one, seed, (agent, env, [*overrides, f"seed={seed}"], str(runs)))
+                pool.submit(self._one, seed, (agent, env, [*overrides, f"seed={seed}"], str(runs), *begins))
                 for seed in seeds
             ]
             for future in as_completed(futures):
@@ -110,11 +118,12 @@ def cores() -> int:
 
 def _process(arguments: str) -> int:
     """What each process does: trains one seed, and says in one line of JSON how it ended."""
-    agent, env, overrides, runs = json.loads(arguments)
+    agent, env, overrides, runs, start, start_optimizer = json.loads(arguments)
 
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
-            outcome = Recipe(agent, overrides, env=env).begin(Path(runs), quiet=True)
+            recipe = Recipe(agent, overrides, env=env, start=start, start_optimizer=start_optimizer)
+            outcome = recipe.begin(Path(runs), quiet=True)
         facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
         if outcome.evaluation is not None:

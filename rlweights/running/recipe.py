@@ -27,6 +27,11 @@ class Recipe:
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
             "interventions.clipping.bound". None switches off a setting that may be off.
         env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
+        start: A run folder whose weights and normalization training begins with, instead of fresh ones; the
+            shapes must fit. These are the weights of its best evaluation. The new run keeps a copy, and needs
+            the other one no more. Left out: as the run did, if `agent` is a run folder.
+        start_optimizer: Whether to take the optimizer's state as well; both are then those of the newest
+            checkpoint.
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
@@ -46,8 +51,20 @@ class Recipe:
 
     agent: Agent
 
-    def __init__(self, agent: str | Path = "cartpole", changes: Changes = (), *, env: str | None = None):
-        self._given = agent, env
+    def __init__(
+        self,
+        agent: str | Path = "cartpole",
+        changes: Changes = (),
+        *,
+        env: str | None = None,
+        start: str | Path | None = None,
+        start_optimizer: bool = False,
+    ):
+        if start_optimizer and start is None:
+            raise ConfigError("start_optimizer: takes the optimizer of a run, and `start` names none")
+        self._given: dict[str, Any] = {"env": env, "start": start, "start_optimizer": start_optimizer}
+        self._agent = agent
+        self._repeated: Path | None = None
         self.overrides = _overrides(changes)
         if env is not None:
             self.agent = agent_file.for_environment(env, self.overrides)
@@ -56,19 +73,26 @@ class Recipe:
         path = agent_file.find(str(agent))
         self.agent = agent_file.load(path, self.overrides)
         self.source, self.folder = str(path), path.parent
+        if path.name == agent_file.AGENT:
+            self._repeated = path.parent
         self.name = path.parent.parent.name if path.name == agent_file.AGENT else path.stem
 
     def changed(self, changes: Changes) -> "Recipe":
         """Returns a recipe with further changes; arguments and errors are those of the class."""
-        agent, env = self._given
-        return Recipe(agent, [*self.overrides, *_overrides(changes)], env=env)
+        return Recipe(self._agent, [*self.overrides, *_overrides(changes)], **self._given)
 
     def begin(
         self, runs: Path, *, quiet: bool = False, watch: bool = False, callbacks: "Sequence[Callback]" = ()
     ) -> "Outcome":
         """Trains into a new run folder and returns how it ended (arguments and errors: `train`)."""
         from rlweights.running import session
+        from rlweights.running.warm_start import WarmStart
 
+        start = None
+        if self._given["start"] is not None:
+            start = WarmStart.of(Path(self._given["start"]), self._given["start_optimizer"])
+        elif self._repeated is not None:
+            start = WarmStart.recorded(self._repeated)
         return session.begin(
             self.agent,
             self.source,
@@ -78,6 +102,7 @@ class Recipe:
             quiet=quiet,
             watch=watch,
             callbacks=callbacks,
+            start=start,
         )
 
     def train(

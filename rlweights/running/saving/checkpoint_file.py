@@ -66,7 +66,7 @@ def save(
     """
     path = Path(path)
     try:
-        files.write(path, _encode(tensors, metadata))
+        files.write(path, encode(tensors, metadata))
     except OSError as error:
         raise CheckpointError(f"{path}: saving failed: {reason(error)}") from error
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ def load(
     return tensors, metadata
 
 
-def _encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytearray:
+def encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytearray:
     """The bytes of a sealed file; ValueError names what must not be saved."""
     arrays = {}
     for name, tensor in tensors.items():
