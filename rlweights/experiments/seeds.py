@@ -24,6 +24,8 @@ def train_seeds(
     quiet: bool,
     watch: bool,
     count: int,
+    start: Path | None = None,
+    start_optimizer: bool = False,
 ) -> int:
     """Trains `count` seeds, from the configured one on; as many at once as there are cores.
 
@@ -53,8 +55,13 @@ def train_seeds(
         with watched(runs, console.message) if watch else contextlib.nullcontext():
             processes = Processes(at_once)
             ended = []
+<<<<<<< HEAD
             trials = [Trial(f"seed {seed}", agent, env, (*overrides, f"seed={seed}"), runs) for seed in seeds]
             for each in processes.train(trials):
+=======
+            arguments = (agent, env, overrides, runs)
+            for each in processes.train(seeds, *arguments, start, start_optimizer):
+>>>>>>> callbacks
                 ended.append(each)
                 if not quiet:
                     console.message(_line(each))

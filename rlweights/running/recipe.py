@@ -30,10 +30,19 @@ class Recipe:
         agent: Name of a shipped agent, an agent file or a run folder.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
             "interventions.clipping.bound". None switches off a setting that may be off.
+<<<<<<< HEAD
         env: An environment instead of an agent: a Gymnasium id, `module:Class`, `file.py:Class`; or a class,
             a function that makes one, or an instance, which is one environment. A shipped agent's settings
             for it are taken, or general defaults.
         env_kwargs: Arguments of the environment, any Python objects: the run keeps their names only.
+=======
+        env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
+        start: A run folder whose weights and normalization training begins with, instead of fresh ones; the
+            shapes must fit. These are the weights of its best evaluation. The new run keeps a copy, and needs
+            the other one no more. Left out: as the run did, if `agent` is a run folder.
+        start_optimizer: Whether to take the optimizer's state as well; both are then those of the newest
+            checkpoint.
+>>>>>>> callbacks
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
@@ -58,12 +67,25 @@ class Recipe:
         agent: str | Path = "cartpole",
         changes: Changes = (),
         *,
+<<<<<<< HEAD
         env: Any = None,
         env_kwargs: Mapping[str, Any] | None = None,
     ):
         self._given = agent, env
         given = {f"environment.kwargs.{key}": value for key, value in (env_kwargs or {}).items()}
         self.overrides = (*_overrides(changes), *_overrides(given))
+=======
+        env: str | None = None,
+        start: str | Path | None = None,
+        start_optimizer: bool = False,
+    ):
+        if start_optimizer and start is None:
+            raise ConfigError("start_optimizer: takes the optimizer of a run, and `start` names none")
+        self._given: dict[str, Any] = {"env": env, "start": start, "start_optimizer": start_optimizer}
+        self._agent = agent
+        self._repeated: Path | None = None
+        self.overrides = _overrides(changes)
+>>>>>>> callbacks
         if env is not None:
             text = env if isinstance(env, str) else objects.environment_reference(env)
             if objects.is_instance(env):
@@ -75,14 +97,19 @@ class Recipe:
         path = agent_file.find(str(agent))
         self.agent = agent_file.load(path, self.overrides)
         self.source, self.folder = str(path), path.parent
+<<<<<<< HEAD
         self.name = agent_file.run_name(
             path.parent.resolve().parent.name if path.name == agent_file.AGENT else path.stem
         )
+=======
+        if path.name == agent_file.AGENT:
+            self._repeated = path.parent
+        self.name = path.parent.parent.name if path.name == agent_file.AGENT else path.stem
+>>>>>>> callbacks
 
     def changed(self, changes: Changes) -> "Recipe":
         """Returns a recipe with further changes; arguments and errors are those of the class."""
-        agent, env = self._given
-        return Recipe(agent, [*self.overrides, *_overrides(changes)], env=env)
+        return Recipe(self._agent, [*self.overrides, *_overrides(changes)], **self._given)
 
     def begin(
         self,
@@ -96,7 +123,9 @@ class Recipe:
     ) -> "Outcome":
         """Trains, and returns how it ended (arguments and errors: `train`)."""
         from rlweights.running import session
+        from rlweights.running.warm_start import WarmStart
 
+<<<<<<< HEAD
         origin = (self.agent, self.source, self.folder)
         options: Any = {"quiet": quiet, "watch": watch, "callbacks": callbacks}
         if folder is None:
@@ -106,6 +135,24 @@ class Recipe:
         if not resume and folder.exists():
             raise ConfigError(f"{folder}: exists already; `resume` goes on with a run, or begins it")
         return session.begin_or_resume(*origin, folder, **options)
+=======
+        start = None
+        if self._given["start"] is not None:
+            start = WarmStart.of(Path(self._given["start"]), self._given["start_optimizer"])
+        elif self._repeated is not None:
+            start = WarmStart.recorded(self._repeated)
+        return session.begin(
+            self.agent,
+            self.source,
+            self.folder,
+            runs,
+            self.name,
+            quiet=quiet,
+            watch=watch,
+            callbacks=callbacks,
+            start=start,
+        )
+>>>>>>> callbacks
 
     def train(
         self,

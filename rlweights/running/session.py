@@ -18,6 +18,7 @@ from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_state import info_tag
 from rlweights.running.trainer import Outcome, Trainer
+from rlweights.running.warm_start import START, WarmStart
 
 CALLBACKS = "callbacks.json"
 """Names the callbacks of a run, in its folder: it is resumed with them."""
@@ -33,6 +34,7 @@ def begin(
     quiet: bool = False,
     watch: bool = False,
     callbacks: Sequence[Callback] = (),
+    start: WarmStart | None = None,
 ) -> Outcome:
     """Trains one agent into a new run folder.
 
@@ -45,16 +47,23 @@ def begin(
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside the training, and show its address.
         callbacks: The user's own code beside the run.
+        start: What the run begins with; None: fresh weights.
 
     Raises:
         ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
     """
     beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
+<<<<<<< HEAD
     assembly = Assembly(agent, source, folder)
     agent = _with_home(agent, assembly)
+=======
+    assembly, start = _assembled(agent, source, folder, start)
+    if start is not None:
+        beside[START] = start.encoded()
+>>>>>>> callbacks
     with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
         run = run_folder.create(runs, name, agent, source, assembly.files.loaded, beside)
-        return _run(trainer, run, name, runs, watch)
+        return _run(trainer, run, name, runs, watch, start=start)
 
 
 def resume(
@@ -81,12 +90,12 @@ def resume(
     before, after = run_folder.read(run), agent_file.load(path, overrides)
     run_folder.refuse_changes(before, after, str(path))
     demand(callbacks, _names(run), str(run))
-    assembly = Assembly(after, str(path), run)
+    assembly, start = _assembled(after, str(path), run, WarmStart.recorded(run))
     with Trainer(assembly, _console(after, quiet), callbacks) as trainer:
         if len(callbacks) > len(_names(run)):
             run_folder.add(run, CALLBACKS, _listed(callbacks))
         name, runs = run.resolve().parent.name, run.parent.parent
-        return _run(trainer, run, name, runs, watch, resume=True)
+        return _run(trainer, run, name, runs, watch, resume=True, start=start)
 
 
 def begin_or_resume(
@@ -161,11 +170,36 @@ def _names(run: Path) -> list[str]:
         raise ConfigError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
-def _run(trainer: Trainer, run: Path, name: str, runs: Path, watch: bool, resume: bool = False) -> Outcome:
+def _assembled(
+    agent: Agent, source: str, folder: Path, start: WarmStart | None
+) -> tuple[Assembly, WarmStart | None]:
+    """Builds an agent, on the weights of a start if there is one; returns what of it the agent has taken."""
+    if start is None:
+        return Assembly(agent, source, folder), None
+    assembly = Assembly(agent, source, folder, start.weights, str(start))
+    start = start.kept_by(assembly)
+    start.apply(assembly)
+    return assembly, start
+
+
+def _run(
+    trainer: Trainer,
+    run: Path,
+    name: str,
+    runs: Path,
+    watch: bool,
+    resume: bool = False,
+    start: WarmStart | None = None,
+) -> Outcome:
     console = trainer.console
+<<<<<<< HEAD
     console.start(_header(trainer.assembly, trainer.evaluations, name, run))
     for remark in trainer.assembly.remarks():
         console.message(remark)
+=======
+    begins = [] if start is None else [f"begins with  the weights of {start}"]
+    console.start([*_header(trainer.assembly, name, run), *begins])
+>>>>>>> callbacks
     with watched(runs, console.message) if watch else contextlib.nullcontext():
         try:
             outcome = trainer.run(run, resume)
