@@ -1,4 +1,4 @@
-"""A rule for one arm: the whole network begins anew when the task changes; the ceiling of what rules can reach."""
+"""A rule for one arm: the whole network begins anew when the task changes. The ceiling of rules."""
 
 from typing import Any
 

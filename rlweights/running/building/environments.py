@@ -46,11 +46,14 @@ class EnvironmentFactory:
         self._section = agent.environment
         self._seed = agent.seed
         self._longest = agent.evaluation.max_episode_steps
+        self._phase = agent.evaluation.phase
         self._files = files
         self._source = files.source
         self.tensorflow: environments.Environment | None = None
         if self._section.backend == "tensorflow":
             self.tensorflow = self._tensorflow()
+        if self._phase is not None:
+            self._check_phase()
 
     def spaces(self) -> tuple[gym.Space, gym.Space]:
         """Returns the spaces of one environment's observations and actions.
@@ -89,7 +92,8 @@ class EnvironmentFactory:
         if section.backend == "envpool" and not evaluation:
             return self._envpool(num_envs)
         if self.tensorflow is not None and not self._has_twin():
-            return VectorAdapter(self.tensorflow, num_envs)
+            told = evaluation and self._phase is not None
+            return VectorAdapter(self._tensorflow(self._phase) if told else self.tensorflow, num_envs)
         self._check_id()
         mode = "sync" if evaluation else self._mode()
         if mode != "vector_entry_point":
@@ -120,7 +124,7 @@ class EnvironmentFactory:
 
     def _singles(self, num_envs: int, mode: str, evaluation: bool) -> gym.vector.VectorEnv:
         """Makes single environments, stepped one after the other or in a process each."""
-        section, wrappers = self._section, self._wrappers()
+        section, wrappers = self._section, self._wrappers(self._phase if evaluation else None)
 
         def single(index: int) -> gym.Env:
             env = gym.make(section.id, **section.kwargs)
@@ -152,7 +156,7 @@ class EnvironmentFactory:
             env = gym.make(section.id, render_mode=mode, **section.kwargs)
         except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
             raise ConfigError(f"{self._source}: {section.id} does not render: {first_line(error)}") from None
-        for wrap in self._wrappers():
+        for wrap in self._wrappers(self._phase):
             env = wrap(env)
         return self._limited(env)
 
@@ -240,17 +244,33 @@ class EnvironmentFactory:
             return False  # arguments that only the TensorFlow environment has
         return True
 
-    def _wrappers(self) -> list[Callable[[gym.Env], gym.Env]]:
-        """Returns functions that wrap an environment, innermost first."""
+    def _wrappers(self, phase: int | None) -> list[Callable[[gym.Env], gym.Env]]:
+        """Returns functions that wrap an environment, innermost first; `phase` for those that take one."""
+        return [self._wrapper(key, section, phase) for key, section in self._wrapper_sections()]
+
+    def _wrapper_sections(self) -> list[tuple[str, Wrapper]]:
+        """The wrappers by their keys."""
         return [
-            self._wrapper(f"environment.wrappers.{i}", Wrapper(name=each) if isinstance(each, str) else each)
+            (f"environment.wrappers.{i}", Wrapper(name=each) if isinstance(each, str) else each)
             for i, each in enumerate(self._section.wrappers)
         ]
 
-    def _wrapper(self, key: str, section: Wrapper) -> Callable[[gym.Env], gym.Env]:
+    def _check_phase(self) -> None:
+        """Refuses a phase to evaluate in where nothing takes one."""
+        section = self._section
+        takers = [self._wrapper_class(key, each.name) for key, each in self._wrapper_sections()]
+        if self.tensorflow is not None and not self._has_twin():
+            takers.append(type(self.tensorflow))
+        if not any("phase" in arguments_of(each) for each in takers):
+            why = f"neither {section.id} nor a wrapper of it takes a phase"
+            raise refusal(self._source, "evaluation.phase", self._phase, why)
+
+    def _wrapper(self, key: str, section: Wrapper, phase: int | None) -> Callable[[gym.Env], gym.Env]:
         """Returns a function that wraps: by a wrapper of Gymnasium, of a package, or of the user."""
         wrapper = self._wrapper_class(key, section.name)
         arguments = section.model_dump(exclude={"name"})
+        if phase is not None and "phase" in arguments_of(wrapper):
+            arguments["phase"] = phase
 
         def wrap(env: gym.Env) -> gym.Env:
             try:
@@ -285,7 +305,7 @@ class EnvironmentFactory:
 
     # Other backends -------------------------------------------------------------------------------
 
-    def _tensorflow(self) -> environments.Environment:
+    def _tensorflow(self, phase: int | None = None) -> environments.Environment:
         section, known = self._section, environments.ENVIRONMENTS
         if ".py:" in section.id:
             factory = self._files.load("environment.id", section.id)
@@ -295,7 +315,8 @@ class EnvironmentFactory:
             hint = choices(section.id, known)
             why = "there is no such environment with backend 'tensorflow'"
             raise refusal(self._source, "environment.id", section.id, why, hint=hint)
-        made = self._made(lambda: factory(**section.kwargs), factory)
+        arguments = section.kwargs if phase is None else section.kwargs | {"phase": phase}
+        made = self._made(lambda: factory(**arguments), factory)
         if not isinstance(made, environments.Environment):
             why = "is no rlweights.learning.environments.Environment"
             raise refusal(self._source, "environment.id", section.id, why)

@@ -129,6 +129,10 @@ class Evaluation(Section):
     max_episode_steps: Count = Field(
         default=10_000, description="Where episodes are cut off that the environment itself does not limit."
     )
+    phase: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Where tasks change by phases: the phase to evaluate in; left out: the first one.",
+    )
     deterministic: bool = Field(
         default=True,
         description="Whether to take the most likely action, in films too, rather than to sample.",
