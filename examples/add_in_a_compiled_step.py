@@ -1,6 +1,6 @@
 """Adds to weights with `assign_add` inside a compiled train step, with a static shape check.
 
-What is added is a learning rule of one's own: Oja's rule, which turns the weights of a linear unit towards
+What is added is a learning rule: Oja's rule, which turns the weights of a linear unit toward
 the first principal component of its inputs. No gradient is needed.
 """
 

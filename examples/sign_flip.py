@@ -1,4 +1,4 @@
-"""A rule of one's own in a dozen lines, its test, and a look at what it does.
+"""Your own rule in a dozen lines, its test, and a look at what it does.
 
 Beside an agent file the same class trains an agent:
 

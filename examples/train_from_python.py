@@ -35,5 +35,5 @@ with tempfile.TemporaryDirectory() as runs:  # a run of your own would stay: rec
     observation, reward, *_ = env.step(agent.act(observation))
     env.close()
 
-assert returns[-1] > returns[0], "it has learnt something"
+assert returns[-1] > returns[0], "it has learned something"
 assert result.mean > 100.0

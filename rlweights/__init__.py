@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rlweights.learning.environments import Draw, Environment
     from rlweights.running.recipe import Recipe
     from rlweights.running.trained import TrainedAgent
+    from rlweights.weights.attachment import attach
     from rlweights.weights.callbacks import WeightMonitor
     from rlweights.weights.interventions import (
         AdaptiveNoise,
@@ -56,6 +57,7 @@ _HOMES = {
     "rlweights.learning.environments": ("Draw", "Environment"),
     "rlweights.running.recipe": ("Recipe",),
     "rlweights.running.trained": ("TrainedAgent",),
+    "rlweights.weights.attachment": ("attach",),
     "rlweights.weights.callbacks": ("WeightMonitor",),
     "rlweights.weights.interventions": (
         "AdaptiveNoise",
@@ -99,6 +101,7 @@ __all__ = [
     "TrainedAgent",
     "TrainingStopped",
     "WeightMonitor",
+    "attach",
     "depth",
     "everything",
     "kind",

@@ -1,4 +1,4 @@
-"""A rule for one arm: the whole network begins anew when the task changes. The ceiling of rules."""
+"""A rule for one arm: the whole network begins anew when the task changes, the ceiling for rules."""
 
 from typing import Any
 

@@ -290,6 +290,76 @@ def test_files_are_short(module):
     assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
+TESTED_ELSEWHERE = {
+    # Types and protocols: what uses them tests them.
+    "learning.batch": "learning/test_rollout.py",
+    "learning.loops.base": "learning/loops/test_host.py",
+    # What all of a family have in common, and that each of them does: one battery.
+    "weights.interventions.base": "weights/interventions/test_all_rules.py",
+    "learning.algorithms.base": "learning/test_algorithms.py",
+    "learning.algorithms.a2c": "learning/test_algorithms.py",
+    "learning.algorithms.ppo": "learning/test_algorithms.py",
+    "learning.algorithms.reinforce": "learning/test_algorithms.py",
+    # Twins of Gymnasium's environments are tested against those, side by side.
+    "learning.environments.acrobot": "learning/environments/test_twins.py",
+    "learning.environments.cartpole": "learning/environments/test_twins.py",
+    "learning.environments.mountain_car": "learning/environments/test_twins.py",
+    "learning.environments.pendulum": "learning/environments/test_twins.py",
+    "learning.environments.vector": "learning/environments/test_environment_battery.py",
+    # Seen in what a whole run records and does.
+    "learning.inspection": "running/records/test_layout.py",
+    "learning.rule_signals": "learning/test_parameter_noise.py",
+    "learning.loops.device": "running/saving/test_run_state.py",
+    "running.evaluator": "running/test_trainer.py",
+    "experiments.curves": "commands/test_compare.py",
+}
+"""Modules whose tests lie at another place, by the reason for it."""
+
+AWAITED = {
+    *("study", "experiments.results", "experiments.study", "experiments.study_file", "experiments.tables"),
+    *("learning.phases", "learning.environments.changing_mujoco", "learning.environments.new_tasks"),
+}
+"""Modules that are just being written, and whose tests are to come; a module that has them must leave."""
+
+HAS_CODE = [
+    module
+    for module in MODULES
+    if any(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in TREES[module].body)
+    and FILES[module].name != "__init__.py"
+]
+
+
+def mirrored(module: str) -> list[str]:
+    """Where the tests of a module may lie: file names are unique, so a folder's name may stand before."""
+    *folders, name = module.split(".")
+    if not folders:
+        return [f"test_{name}.py", f"commands/test_{name}.py"]
+    folder = "/".join(folders)
+    return [f"{folder}/test_{name}.py", f"{folder}/test_{folders[-1]}_{name}.py"]
+
+
+@pytest.mark.parametrize("module", HAS_CODE)
+def test_every_module_has_its_tests_at_the_mirrored_place(module):
+    at_home = [each for each in mirrored(module) if (ROOT / "tests" / each).is_file()]
+    if module in AWAITED:
+        assert not at_home, "is awaited no more"
+    elif module in TESTED_ELSEWHERE:
+        assert not at_home, "is no exception any more"
+        assert (ROOT / "tests" / TESTED_ELSEWHERE[module]).is_file()
+    else:
+        assert len(at_home) == 1, f"one of {mirrored(module)}"
+
+
+def test_exceptions_are_modules():
+    assert TESTED_ELSEWHERE.keys() | AWAITED <= set(HAS_CODE)
+    assert not TESTED_ELSEWHERE.keys() & AWAITED
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_files_of_tests_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
 def undocumented(tree: ast.Module) -> list[str]:
     """Public modules, classes, functions and methods without a docstring."""
     missing = [] if ast.get_docstring(tree) else ["the module"]

@@ -214,7 +214,7 @@ class Plan:
         for key in self.file.scales:
             value: Any = data
             for part in key.split("."):
-                place = int(part) if isinstance(value, list) and part.isdecimal() else part
+                place: Any = int(part) if isinstance(value, list) and part.isdecimal() else part
                 try:
                     value = value[place]
                 except (KeyError, IndexError, TypeError):

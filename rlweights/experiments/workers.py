@@ -135,7 +135,7 @@ class Processes:
     def _signals(self) -> Iterator[None]:
         """Passes SIGINT and SIGTERM on to the processes; none is started after the first."""
 
-        def handle(number, frame):
+        def handle(number: int, frame: object) -> None:
             with self._lock:
                 self._signal = number
                 for process in list(self._running):

@@ -1,4 +1,4 @@
-"""Interquartile means and bootstrap intervals: how certain a number from a few runs is.
+"""How sure a number from a few runs is: interquartile means and bootstrap intervals.
 
 Reference: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021,
 https://arxiv.org/abs/2108.13264; results agree with the authors' library, rliable.
@@ -51,9 +51,9 @@ def bootstrap_interval(
 
     Args:
         scores: [seeds] or [seeds, ...]: each of the trailing entries, for example the points of a learning
-            curve, has its own interval.
+            curve, has an interval of its own.
         statistic: Takes an array and an `axis`, like `numpy.mean` or `interquartile_mean`.
-        confidence: Probability in (0, 1) with which the interval should hold the true value.
+        confidence: Probability in (0, 1) that the interval is meant to have.
         seed: Seed of the resampling.
         resamples: Number of resamples; rliable's papers use 50,000 for final figures.
 
@@ -121,7 +121,7 @@ def stratified_bootstrap_interval(
     return Interval(estimate, low, high)
 
 
-def probability_of_improvement(x, y, axis: int = -1) -> Any:
+def probability_of_improvement(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Any:
     """Returns the probability that a run of X scores higher than a run of Y; ties count as half.
 
     Args:
@@ -137,8 +137,8 @@ def probability_of_improvement(x, y, axis: int = -1) -> Any:
 
 
 def comparison_interval(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     statistic: Callable[..., Any] = probability_of_improvement,
     confidence: float = 0.95,
     seed: int = 0,
@@ -176,7 +176,9 @@ def comparison_interval(
     return Interval(float(statistic(x, y, axis=-1)), float(low), float(high))
 
 
-def difference(x, y, axis: int = -1, statistic: Callable[..., Any] = interquartile_mean) -> Any:
+def difference(
+    x: ArrayLike, y: ArrayLike, axis: int = -1, statistic: Callable[..., Any] = interquartile_mean
+) -> Any:
     """Returns a statistic of X minus that of Y (other arguments as `probability_of_improvement`)."""
     return statistic(x, axis=axis) - statistic(y, axis=axis)
 

@@ -185,7 +185,7 @@ class Head(keras.Model):
         self.log_std: Any = None
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Builds trunk and head under this model's own name."""
+        """Builds the head's free parameters under the name of this model."""
         if self.initial_log_std is not None:
             self.log_std = self.add_weight(
                 shape=(self.outputs,),

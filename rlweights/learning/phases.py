@@ -139,5 +139,5 @@ class PhaseRecord:
     @classmethod
     def of(cls, state: Sequence[Any]) -> "PhaseRecord":
         """Returns the record that `state` described."""
-        *numbers, window = state
-        return cls(*numbers, deque((count, total) for count, total in window))
+        began, count, total, best, solved_after, window = state
+        return cls(began, count, total, best, solved_after, deque((n, each) for n, each in window))

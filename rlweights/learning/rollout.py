@@ -160,9 +160,10 @@ class Rollout:
         episodes.count += int(known.sum())
         episodes.total_return += float(self._returns[known].sum())
         episodes.total_length += int(self._lengths[known].sum())
-        for n in np.flatnonzero(known) if phases is not None else ():
-            count, total = episodes.phases.get(int(phases[n]), (0, 0.0))
-            episodes.phases[int(phases[n])] = count + 1, total + float(self._returns[n])
+        if phases is not None:
+            for n in np.flatnonzero(known):
+                count, total = episodes.phases.get(int(phases[n]), (0, 0.0))
+                episodes.phases[int(phases[n])] = count + 1, total + float(self._returns[n])
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 

@@ -36,7 +36,7 @@ def observation_encoder(space: spaces.Space) -> ObservationEncoder:
     Boxes stay as they are, but flat, and uint8 is scaled to [0, 1]. A uint8 box of at least 36 x 36 pixels,
     with or without channels, is an image (channels first is turned into channels last). Discrete and
     multi-discrete values become one-hot vectors, multi-binary ones floats. Dicts and tuples of these are
-    concatenated, in the space's own order, images in them flat.
+    concatenated in the order of the space, images in them flat.
 
     Raises:
         ValueError: For any other space; the message shows it.

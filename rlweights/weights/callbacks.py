@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from rlweights.weights import diagnostics
+from rlweights.weights.attachment import attach, build_early, optimizers_of
 from rlweights.weights.keras_internals import layers_of, own_trainable_variables
 from rlweights.weights.optimizer import InterventionOptimizer
 from rlweights.weights.selection import owner_of
@@ -16,23 +17,32 @@ _SCORE = "dormant_score/"
 
 
 class WeightMonitor(keras.callbacks.Callback):
-    """Makes every epoch an iteration, validates with clean weights, and logs what the rules measure.
+    """Makes every epoch an iteration, validates with the averaged weights, and logs what the rules measure.
 
     * An iteration begins with each epoch and ends with it, so "during_iteration" rules draw once an epoch and
-      "after_iteration" rules act between two of them.
-    * Validation, `evaluate` and `predict` see the clean weights, or the averaged ones if a rule keeps an
-      average. The weights are exchanged and nothing is drawn: training with and without validation gives
-      the same weights, bit for bit.
+      "after_iteration" rules act between two of them. An iteration that an error left open ends without
+      them when the next `fit` begins.
+    * The model's own weights are clean whenever none of its training steps runs: for `evaluate`, `predict`
+      and `save`, for callbacks in any order, and after an error or an interrupt. Training with and without
+      validation gives the same weights, bit for bit.
+    * Where a rule keeps an average (`Averaging`), validation sees it, and it stays in the weights until the
+      next epoch begins: what `EarlyStopping` and `ModelCheckpoint` keep is what was judged.
     * At the end of each epoch `logs`, hence the history, TensorBoard and CSV, receive
       `intervention/<rule>/<metric>` and, of the clean kernels, `weights/<layer>/norm`, `rms` and `max`.
+      Put it first in `callbacks`, so that later ones see these logs.
 
-    Put it first in `callbacks`: later ones then see these logs, and save clean weights.
+    A model may hold several optimizers with rules (a GAN, a `MultiOptimizer`): each gets its iterations, and
+    the metrics are named `intervention/<attribute>/<rule>/<metric>`.
 
     Args:
         probe: A batch of inputs of the model. Needed if a rule reads feedback named
             "dormant_score/<layer path>" (`Recycling`): at the end of each epoch it is filled in from what
             these layers return for these inputs, with the clean weights. A layer's activation must be its
             own (`Dense(64, "relu")`), not a layer behind it.
+        keep_judged: Whether the weights of the validation stay in until the next epoch begins. False: they
+            are there for the validation only, and checkpoints hold what training goes on with.
+        per_layer: Whether to log the kernels of each layer; False: all of them as one, `weights/norm`; None:
+            each layer if there are no more than eight.
 
     Examples:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -42,20 +52,24 @@ class WeightMonitor(keras.callbacks.Callback):
         ['loss', 'norm', 'rms', 'max']
     """
 
-    def __init__(self, probe: Any = None):
+    def __init__(self, probe: Any = None, *, keep_judged: bool = True, per_layer: bool | None = None):
         super().__init__()
         self.probe = probe
-        self._exchange = contextlib.ExitStack()
+        self.keep_judged = keep_judged
+        self.per_layer = per_layer
+        self._in_epoch = False
 
     # What Keras calls -----------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Checks the optimizer before anything is trained.
+        """Checks the optimizer before anything is trained, and ends what an interrupted `fit` left open.
 
         Raises:
-            ValueError: If the model's optimizer carries no interventions.
+            ValueError: If the model carries no interventions.
         """
-        interventions_of(self.model)
+        attach(self.model)
+        for optimizer in optimizers_of(self.model).values():
+            optimizer.abandon_iteration()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begins an iteration.
@@ -63,38 +77,49 @@ class WeightMonitor(keras.callbacks.Callback):
         Raises:
             ValueError: If a rule needs a probe and there is none.
         """
-        self._exchange.close()  # left open if the last validation was interrupted
-        optimizer = interventions_of(self.model)
-        if not optimizer.built and all(layer.built for layer in layers_of(self.model)):
-            self.model.optimizer.build(self.model.trainable_variables)
-        self._demand_probe(optimizer)
-        optimizer.begin_iteration()
+        build_early(self.model)
+        for optimizer in optimizers_of(self.model).values():
+            self._demand_probe(optimizer)
+            optimizer.begin_iteration()
+        self._in_epoch = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Ends the iteration, and adds what was measured to `logs`."""
-        optimizer = interventions_of(self.model)
-        self._demand_probe(optimizer)  # again, because a model may build itself in its first step
-        if wanted := _scored_layers(optimizer):
-            with optimizer.clean():
-                scores = _dormant_scores(self.model, wanted, self.probe)
-            for name, values in scores.items():
-                optimizer.feedback[_SCORE + name] = values
-        optimizer.end_iteration()
+        self._in_epoch = False
+        optimizers = optimizers_of(self.model)
+        measured: dict[str, Any] = {}
+        judged = [each for each in optimizers.values() if each.holds and each.release()]
+        for name, optimizer in optimizers.items():
+            self._demand_probe(optimizer)  # again, because a model may build itself in its first step
+            if wanted := _scored_layers(optimizer):
+                for layer, values in _dormant_scores(self.model, wanted, self.probe).items():
+                    optimizer.feedback[_SCORE + layer] = values
+            optimizer.end_iteration()
+            prefix = "intervention" if len(optimizers) == 1 else f"intervention/{name}"
+            measured |= {f"{prefix}/{metric}": value for metric, value in optimizer.metrics().items()}
         if logs is not None:
-            metrics = optimizer.metrics()
-            logs.update({f"intervention/{name}": float(value) for name, value in metrics.items()})
-            logs.update({name: float(value) for name, value in _measured(self.model).items()})
+            measured |= _measured(self.model, self.per_layer)
+            logs.update({name: float(value) for name, value in measured.items()})
+        for optimizer in judged:
+            optimizer.hold()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the weights for evaluation in."""
-        self._exchange.enter_context(interventions_of(self.model).evaluation())
+        attach(self.model)
+        for optimizer in optimizers_of(self.model).values():
+            optimizer.hold()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the weights for training in again."""
-        self._exchange.close()
+        """Puts the weights for training in again, unless what was judged is to be kept."""
+        if not (self.keep_judged and self._in_epoch):
+            self.on_predict_end()
 
     on_predict_begin = on_test_begin
-    on_predict_end = on_test_end
+
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the weights for training in again."""
+        for optimizer in optimizers_of(self.model).values():
+            optimizer.release()
 
     def _demand_probe(self, optimizer: InterventionOptimizer) -> None:
         wanted = _scored_layers(optimizer)
@@ -105,37 +130,25 @@ class WeightMonitor(keras.callbacks.Callback):
             )
 
 
-def interventions_of(model: Any) -> InterventionOptimizer:
-    """Returns the `InterventionOptimizer` of a compiled model, which loss scaling may have wrapped.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    if isinstance(optimizer, InterventionOptimizer):
-        return optimizer
-    raise ValueError(
-        f"the model's optimizer carries no interventions; compile it with "
-        f"`InterventionOptimizer(inner, rules)`. Found: {type(optimizer).__name__}"
-    )
-
-
 # Measuring ------------------------------------------------------------------------------------------
 
 
-def _measured(model: Any) -> dict[str, Any]:
-    """Norm, root mean square and maximum of the trainable kernels of each layer."""
+_FEW_LAYERS = 8
+
+
+def _measured(model: Any, per_layer: bool | None) -> dict[str, Any]:
+    """Norm, root mean square and maximum of the trainable kernels: of each layer, or of all of them."""
     kernels: dict[str, list[Any]] = {}
     for variable in model.trainable_variables:
         if len(variable.shape) >= 2:
-            kernels.setdefault(owner_of(variable), []).append(variable.value)
+            kernels.setdefault(f"weights/{owner_of(variable)}", []).append(variable.value)
+    if per_layer is False or (per_layer is None and len(kernels) > _FEW_LAYERS):
+        kernels = {"weights": [value for values in kernels.values() for value in values]}
     found = {}
-    for layer, values in kernels.items():
-        found[f"weights/{layer}/norm"] = diagnostics.weight_norm(values)
-        found[f"weights/{layer}/rms"] = diagnostics.weight_rms(values)
-        found[f"weights/{layer}/max"] = diagnostics.weight_max(values)
+    for name, values in kernels.items():
+        found[f"{name}/norm"] = diagnostics.weight_norm(values)
+        found[f"{name}/rms"] = diagnostics.weight_rms(values)
+        found[f"{name}/max"] = diagnostics.weight_max(values)
     return found
 
 

@@ -3,16 +3,24 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
+from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import Intervention
+
+_UNITS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+_ROOM = 8.0
+"""Units in the last place by which a live weight may differ from clean plus offset, and still be it: XLA
+draws and adds in one fused operation, which rounds once where a sum rounds twice."""
 
 
 class Offsets:
     """The offsets of rules that are undone, and clean copies of the weights that have them.
 
     Weights without such a rule are always clean, and cost nothing. A restore is a copy: subtracting an offset
-    gives back 89 % of float32 entries, and 10,000 additions and subtractions drift by 1.3e-5.
+    gives back 89 % of float32 entries, and 10,000 additions and subtractions drift by 1.3e-5. An entry that
+    is no longer clean plus offset was written by somebody else meanwhile: it is the clean one from there on.
 
     Args:
         owner: The optimizer, whose `add_variable` makes what is saved with it.
@@ -21,10 +29,10 @@ class Offsets:
 
     Attributes:
         variables: The weights that have offsets.
-        clean: Their clean values.
+        clean: Their clean values as of the last step.
     """
 
-    def __init__(self, owner: Any, rules: Sequence[Intervention], variables: Sequence[Any]):
+    def __init__(self, owner: Any, rules: Sequence[Intervention], variables: Sequence[Variable]):
         self._active = owner.add_variable(shape=(), dtype="bool", initializer="zeros", name="active")
         self._rules = [rule for rule in rules if rule.placement.startswith("during_")]
         ids = {id(v) for rule in self._rules for v in rule.variables}
@@ -44,12 +52,12 @@ class Offsets:
         """Whether an iteration is under way, and weights may not be clean; outside of graphs only."""
         return bool(self._active.value.numpy())
 
-    def begin(self, step: Any, prepare: Callable[[], None]) -> None:
-        """Begins an iteration, in the graph.
+    def begin(self, step: Scalar, prepare: Callable[[], None]) -> None:
+        """Begins an iteration, in the graph; the weights are clean until `put_back`.
 
         Args:
             step: Optimizer steps so far, a scalar integer tensor.
-            prepare: Called while the weights are clean, before anything is drawn.
+            prepare: Called before anything is drawn.
         """
         self.restore()
         prepare()
@@ -57,30 +65,37 @@ class Offsets:
         self._active.assign(True)
         for placement in self._offsets:
             self.draw(placement, step)
-        self.put_back()
+
+    def activate(self) -> None:
+        """Lets offsets count from here on, without drawing any."""
+        self._active.assign(True)
 
     def end(self) -> None:
         """Ends an iteration: the weights are clean from here on."""
         self.restore()
         self._active.assign(False)
 
+    def clean_values(self) -> list[Tensor]:
+        """Returns the clean values of `variables`, whether clean or live ones are in them."""
+        return [ops.where(self._is_live(i), clean, self.variables[i]) for i, clean in enumerate(self.clean)]
+
     def restore(self) -> None:
         """Puts the clean weights in."""
-        for variable, clean in zip(self.variables, self.clean, strict=True):
-            variable.assign(ops.where(self._active, clean, variable))
+        for variable, value in zip(self.variables, self.clean_values(), strict=True):
+            variable.assign(value)
 
     def keep(self) -> None:
         """Takes the present weights for the clean ones."""
         for variable, clean in zip(self.variables, self.clean, strict=True):
             clean.assign(variable)
 
-    def draw(self, placement: str, step: Any) -> None:
+    def draw(self, placement: str, step: Scalar) -> None:
         """Draws the offsets of a placement anew, if it has any; the weights must be clean."""
         if placement not in self._offsets:
             return
         total = {id(v): ops.zeros_like(v) for v in self.variables}
         for rule in [each for each in self._rules if each.placement == placement]:
-            for variable, offset in zip(rule.variables, rule.offsets(step), strict=True):
+            for variable, offset in rule.offsets(step):
                 total[id(variable)] += offset
         for variable, offset in zip(self.variables, self._offsets[placement], strict=True):
             offset.assign(total[id(variable)])
@@ -91,6 +106,22 @@ class Offsets:
         Under XLA they may differ in the last bit from those that were drawn, with a fused multiply-add.
         """
         for i, (variable, clean) in enumerate(zip(self.variables, self.clean, strict=True)):
-            live = clean + sum(offsets[i] for offsets in self._offsets.values())
             # Where no iteration is under way, what is undone must not be there in the first place.
-            variable.assign(ops.where(self._active, live, variable))
+            variable.assign(ops.where(self._active, clean + self._offset(i), variable))
+
+    def _offset(self, i: int) -> Tensor:
+        first, *others = (offsets[i] for offsets in self._offsets.values())
+        for each in others:
+            # The branch keeps TensorFlow from merging this sum and the next one into a sum of three, whose
+            # order it chooses anew in each process: the last bits of live weights would be other ones.
+            first = ops.where(self._active, first + each, ops.zeros_like(first))
+        return first
+
+    def _is_live(self, i: int) -> Tensor:
+        """Which entries [...] of a weight are clean plus offset, of which the clean value is the copy."""
+        variable, clean, offset = self.variables[i], self.clean[i], self._offset(i)
+        live = clean + offset
+        room = _ROOM * _UNITS[keras.backend.standardize_dtype(variable.dtype)]
+        near = ops.abs(variable - live) <= room * (ops.abs(clean) + ops.abs(offset))
+        lost = ops.logical_and(ops.isnan(variable), ops.isnan(live))  # a NaN that was drawn comes back, too
+        return ops.logical_and(self._active, near | ops.equal(variable, live) | lost)

@@ -12,9 +12,13 @@ from keras import ops
 from rlweights.weights import keras_internals
 from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.compilation import as_written
+from rlweights.weights.exchange import Exchange
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
 from rlweights.weights.offsets import Offsets
+
+_OWN_VALUE = "own_value_"
+_BETWEEN_BEGIN_AND_END = ("during_iteration", "after_iteration")
 
 
 @keras.saving.register_keras_serializable(package="rlweights")
@@ -73,7 +77,11 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self.extra_feedback = dict(feedback or {})
         self.metrics_every = metrics_every
         self.feedback = FeedbackBoard(self.add_variable)
+        self.attached = False
+        """Whether a Keras model puts the live weights in for its steps only, see `attachment.attach`."""
         self._began = False
+        self._began_by_itself = False
+        self._held = Exchange()
         self._saved_paths: Sequence[str] = ()
 
     # Building -------------------------------------------------------------------------------------
@@ -130,12 +138,15 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
                 raise ValueError("Call `optimizer.build(variables)` before `apply(gradients)`.")
             trainable_variables = list(trainable_variables)
             self.build(trainable_variables)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
         self._demand_iterations()
         step = ops.copy(self.inner.iterations)
         self._offsets.restore()
         self.inner.apply(grads, trainable_variables)
+        given = None if trainable_variables is None else {id(v) for v in trainable_variables}
         for rule in self._placed("after_step"):
-            rule.apply(step)
+            rule.apply(step, given)
         self._offsets.keep()
         self._offsets.draw("during_gradient", step + 1)
         self._offsets.put_back()
@@ -143,13 +154,41 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     def _placed(self, placement: str) -> list[Intervention]:
         return [rule for rule in self.interventions if rule.placement == placement]
 
+    def enter_step(self) -> None:
+        """Puts the live weights in, in the graph, at the beginning of an attached model's step."""
+        if self.built:
+            # What is in the weights now is clean, whatever wrote it.
+            self._offsets.restore()
+            self._offsets.keep()
+            self._offsets.put_back()
+
+    def leave_step(self) -> None:
+        """Puts the clean weights in, in the graph, at the end of an attached model's step."""
+        if self.built:
+            self._offsets.restore()
+
     def _demand_iterations(self) -> None:
-        waiting = [r for r in self.interventions if r.placement != "after_step"]
-        if waiting and not self._began:
+        if self._began:
+            return
+        if waiting := [r for r in self.interventions if r.placement in _BETWEEN_BEGIN_AND_END]:
             raise RuntimeError(
                 f"{waiting[0].name} is placed {waiting[0].placement!r} and no iteration has begun: pass "
                 f"`callbacks=[rlweights.WeightMonitor()]` to `fit`, or call `optimizer.begin_iteration()` "
                 f"and `optimizer.end_iteration()` in a loop of your own."
+            )
+        if self._offsets.variables:
+            self._began = self._began_by_itself = True
+            self._offsets.activate()
+
+    def _demand_attachment(self) -> None:
+        """Refuses to train in Keras' own loop while nothing takes the noise out of the weights again."""
+        waiting = [r for r in self.interventions if r.placement != "after_step"]
+        if waiting and not self.attached and (self._began_by_itself or not self._began):
+            raise RuntimeError(
+                f"{waiting[0].name} is placed {waiting[0].placement!r}, and Keras trains without knowing "
+                f"when weights are noisy: no iteration has begun. Pass "
+                f"`callbacks=[rlweights.WeightMonitor()]` to `fit`, or call `rlweights.attach(model)` once "
+                f"before `train_on_batch`."
             )
 
     # Iterations -----------------------------------------------------------------------------------
@@ -162,8 +201,12 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     def begin_iteration(self) -> None:
         """Begins an iteration: rules adapt, and the undone ones draw their offsets.
 
+        From then on the model's own weights are live between two steps, unless it is attached (see
+        `rlweights.attach`): then they are live within its steps only. Rules placed "during_gradient" need no
+        iteration: without one they begin with the first step, whose own gradient is still the clean one.
         Before `build` this takes effect in `build`: Keras builds while it traces the first step of `fit`.
         """
+        self.release()
         self._began = True
         if not self.built:
             return
@@ -174,10 +217,25 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
                 rule.begin_iteration(step)
 
         self._offsets.begin(step, adapt)
+        if not self.attached:
+            self._offsets.put_back()
+
+    def begin_where_nobody_does(self) -> None:
+        """Begins with an attached model's first step what needs no iteration: noise of single gradients."""
+        if not self._began and all(r.placement not in _BETWEEN_BEGIN_AND_END for r in self.interventions):
+            self.begin_iteration()
+
+    def abandon_iteration(self) -> None:
+        """Ends an iteration that was interrupted: the weights are clean, and no rule acts; not in a graph."""
+        self.release()
+        self._began = False
+        if self._under_way:
+            self._offsets.end()
 
     @as_written
     def end_iteration(self) -> None:
         """Ends an iteration: the weights are clean again, and the "after_iteration" rules act on them."""
+        self.release()
         if not self.built:
             self._began = False
             return
@@ -209,26 +267,49 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
         """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
-        averages: dict[int, Any] = {}
-        for rule in self.interventions if self.built else ():
-            averages |= getattr(rule, "evaluation_weights", dict)()
-        with self._exchanged(averages):
+        with self._exchanged(self._averages()):
             yield
 
+    @property
+    def holds(self) -> bool:
+        """Whether `hold` is on."""
+        return bool(self._held)
+
+    def hold(self) -> None:
+        """Like `evaluation`, but until `release`, `begin_iteration` or `end_iteration`."""
+        if not self._held:
+            self._held.put_in(keras_internals.trainable_variables(self), self._clean() | self._averages())
+
+    def release(self) -> bool:
+        """Ends `hold`; outside of graphs.
+
+        Returns:
+            Whether nobody has written to the weights meanwhile; what was written stays.
+        """
+        return self._held.take_out()
+
     @contextlib.contextmanager
-    def _exchanged(self, values: dict[int, Any]) -> Iterator[None]:
+    def _exchanged(self, values: Mapping[int, Any]) -> Iterator[None]:
         """Holds clean weights, or of the variables with an id in `values` these, in the model."""
-        if self._under_way:  # otherwise the weights are clean, and it is their copies that may be old
-            values = dict(zip(map(id, self._offsets.variables), self._offsets.clean, strict=True)) | values
-        variables = [v for v in keras_internals.trainable_variables(self) if id(v) in values]
-        kept = [(v, v.value.numpy().copy()) for v in variables]
-        for variable in variables:
-            variable.assign(values[id(variable)])
+        exchange = Exchange()
+        exchange.put_in(keras_internals.trainable_variables(self), {**self._clean(), **values})
         try:
             yield
         finally:
-            for variable, value in kept:
-                variable.assign(value)
+            exchange.take_out()
+
+    def _clean(self) -> dict[int, Any]:
+        """The clean values of the weights in which there may be others, by the identity of the weights."""
+        if not self._under_way:  # then the weights are clean, and it is their copies that may be old
+            return self._held.own_values()
+        clean = dict(zip(map(id, self._offsets.variables), self._offsets.clean_values(), strict=True))
+        return clean | self._held.own_values()
+
+    def _averages(self) -> dict[int, Any]:
+        averages: dict[int, Any] = {}
+        for rule in self.interventions if self.built else ():
+            averages |= getattr(rule, "evaluation_weights", dict)()
+        return averages
 
     def metrics(self) -> dict[str, Any]:
         """The rules' scalars, by "<rule>/<metric>": tensors in a graph, readable outside of it."""
@@ -255,7 +336,12 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         return self.inner.iterations
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """Delegates to the inner optimizer."""
+        """Delegates to the inner optimizer.
+
+        Raises:
+            RuntimeError: If a rule is undone, and nothing undoes it: Keras' own training calls this.
+        """
+        self._demand_attachment()
         return self.inner.scale_loss(loss)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
@@ -266,12 +352,25 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         """
         if self._under_way:
             self.end_iteration()
-        self._demand_iterations()  # again: a second `fit` need not trace, and so need not call `apply`
-        self._began = False
+        self._demand_attachment()  # again: a second `fit` need not trace, and so need not scale the loss
+        self._began = self._began_by_itself = False
         self.inner.finalize_variable_values(var_list)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves all state; while others are held in the weights, their own values, too."""
+        super().save_own_variables(store)
+        own = self._held.own_values()
+        for i, variable in enumerate(keras_internals.trainable_variables(self)):
+            if id(variable) in own:
+                store[f"{_OWN_VALUE}{i}"] = own[id(variable)]
 
     def load_own_variables(self, store: Any) -> None:
         """Takes over saved state; a file of version 0.1 holds the weights that have offsets a second time."""
+        store = {key: store[key] for key in store.keys()}  # noqa: SIM118  (of HDF5, which is no mapping)
+        variables = keras_internals.trainable_variables(self)
+        own = {i: store.pop(f"{_OWN_VALUE}{i}", None) for i in range(len(variables))}
+        held = [i for i, value in own.items() if value is not None]
+        self._held.resume([variables[i] for i in held], [own[i] for i in held])
         doubles = len(self._offsets.variables) if self.built else 0
         if doubles and len(store.keys()) == len(self.variables) + doubles:
             first = next(i for i, v in enumerate(self.variables) if v is self._offsets.clean[0])

@@ -1,4 +1,4 @@
-"""The glossary of what flows, and the annotations of ring 1 that are made of it."""
+"""The glossary of what flows, and the annotations of the package that are made of it."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import rlweights
 
 PACKAGE = Path(rlweights.__file__).parent
-FILES = [*sorted((PACKAGE / "weights").rglob("*.py")), PACKAGE / "testing.py"]
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def unannotated(tree: ast.Module) -> list[str]:
@@ -28,7 +28,7 @@ def unannotated(tree: ast.Module) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_parameter_is_annotated(path):
     assert unannotated(ast.parse(path.read_text(encoding="utf-8"))) == []
 

@@ -48,7 +48,7 @@ def test_strategies_of_several_replicas_are_refused(monkeypatch):
         InterventionOptimizer(keras.optimizers.SGD())
 
 
-@pytest.mark.parametrize("placement", ["during_gradient", "during_iteration", "after_iteration"])
+@pytest.mark.parametrize("placement", ["during_iteration", "after_iteration"])
 def test_rules_that_need_an_iteration_do_not_act_without_one(placement):
     model = small_model()
     optimizer = InterventionOptimizer(keras.optimizers.SGD(0.1), [Noise(0.1, placement=placement)])

@@ -12,6 +12,9 @@ DATA = Path(__file__).parents[1] / "support" / "data"
 
 
 def loaded():
+    assert rw.InterventionOptimizer, (
+        "a name of ours, used before: Keras then knows our classes (so it was in 0.1)"
+    )
     return keras.saving.load_model(DATA / "version_0_1.keras")
 
 

@@ -111,7 +111,7 @@ class Environment:
         """Returns what the agent sees of `state` [N, S]: [N, ...] in the observation space."""
         return state
 
-    def phase(self, state) -> tf.Tensor | None:
+    def phase(self, state: Tensor) -> Tensor | None:
         """Returns the phase that each episode belongs to, int32 [N]; None where tasks do not change.
 
         An episode has one phase from its beginning to its end, and phases never decrease: that is what the

@@ -123,7 +123,7 @@ class Drifting(Environment):
         """Returns the observations [N, ...] of the environment that drifts."""
         return self.environment.observe(state)
 
-    def phase(self, state):
+    def phase(self, state: Tensor) -> Tensor | None:
         """The environment's own phase."""
         return self.environment.phase(state)
 

@@ -4,15 +4,18 @@ What stays learnable for ever is plasticity: each task is as hard as the first o
 the last one is of little use. Permuted inputs are the common form (Kumar et al. 2023; Elsayed et al. 2024).
 """
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from scipy.stats import ortho_group
 
 from rlweights.learning.environments.acrobot import Acrobot
-from rlweights.learning.environments.base import Environment
+from rlweights.learning.environments.base import Draw, Environment
 from rlweights.learning.environments.cartpole import CartPole
 from rlweights.learning.environments.pendulum import Pendulum
+from rlweights.weights.arrays import Tensor
 
 KINDS = ("orthogonal", "permutation")
 
@@ -48,7 +51,7 @@ class NewTasks(Environment):
         tasks: int = 1_000,
         phase: int | None = None,
     ):
-        space = environment.observation_space
+        space: Any = environment.observation_space
         _require(
             isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.shape[0] > 1,
             f"{environment.id}: new tasks need observations that are vectors, not {space}.",
@@ -66,7 +69,7 @@ class NewTasks(Environment):
         self.deterministic = environment.deterministic
         self._phase = phase
         self.matrices = _matrices(kind, tasks, space.shape[0], seed)  # [tasks, O, O] float32
-        self.permutations = None  # [tasks, A] int32: what the environment gets for each action
+        self.permutations: Any = None  # [tasks, A] int32: what the environment gets for each action
         if actions:
             count = int(environment.action_space.n)  # pyright: ignore[reportAttributeAccessIssue]
             self.permutations = _permutations(tasks, count, [seed, 1]).astype(np.int32)
@@ -81,14 +84,14 @@ class NewTasks(Environment):
         """The environment's own."""
         return self.environment.action_space
 
-    def reset(self, num_envs, draw):
+    def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Begins episodes of the environment in the phase of the time."""
         state = self.environment.reset(num_envs, draw)
         now = draw.clock // self.period if self._phase is None else self._phase
         column = tf.fill([num_envs, 1], tf.cast(now, state.dtype))  # float32 counts to 2^24 exactly
         return tf.concat([state, column], axis=1)
 
-    def step(self, state, action, draw):
+    def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Steps the environment; the phase stays."""
         inner, column = state[:, :-1], state[:, -1:]
         if self.permutations is not None:
@@ -97,18 +100,18 @@ class NewTasks(Environment):
         reached, reward, terminated = self.environment.step(inner, action, draw)
         return tf.concat([reached, column], axis=1), reward, terminated
 
-    def observe(self, state):
+    def observe(self, state: Tensor) -> Tensor:
         """What the environment shows, multiplied by the matrix of the episode's phase."""
         seen = self.environment.observe(state[:, :-1])
         matrices = tf.gather(tf.constant(self.matrices), self._task(state))
         # A sum of products: for a few numbers faster than small matrix products, and the same in any batch.
         return tf.reduce_sum(matrices * seen[:, None, :], axis=2)
 
-    def phase(self, state):
+    def phase(self, state: Tensor) -> Tensor:
         """The phase of each episode, int32 [N]."""
         return tf.cast(state[:, -1], tf.int32)
 
-    def _task(self, state):
+    def _task(self, state: Tensor) -> Tensor:
         return tf.math.floormod(self.phase(state), len(self.matrices))
 
 
@@ -134,7 +137,7 @@ class NewTasksCartPole(NewTasks):
         seed: int = 0,
         tasks: int = 1_000,
         phase: int | None = None,
-        **parameters,
+        **parameters: Any,
     ):
         changes = {"period": period, "kind": kind, "actions": actions}
         super().__init__(CartPole(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
@@ -162,7 +165,7 @@ class NewTasksAcrobot(NewTasks):
         seed: int = 0,
         tasks: int = 1_000,
         phase: int | None = None,
-        **parameters,
+        **parameters: Any,
     ):
         changes = {"period": period, "kind": kind, "actions": actions}
         super().__init__(Acrobot(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
@@ -188,7 +191,7 @@ class NewTasksPendulum(NewTasks):
         seed: int = 0,
         tasks: int = 1_000,
         phase: int | None = None,
-        **parameters,
+        **parameters: Any,
     ):
         changes = {"period": period, "kind": kind}
         super().__init__(Pendulum(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -264,10 +264,24 @@ class Intervention:
         value = (self.delta if self.adds else self.update)(variable, step)
         self._checked(value, variable, "delta" if self.adds else "update")
 
-    def apply(self, step: Scalar) -> None:
-        """Rewrites the selected weights in place and keeps the change."""
+    def acting_on(self, given: Collection[int] | None = None) -> list[Variable]:
+        """Returns the selected weights that are not frozen and, if that is said, with an id in `given`."""
+        chosen = [v for v in self.variables if getattr(v, "trainable", True)]
+        return chosen if given is None else [v for v in chosen if id(v) in given]
+
+    def apply(self, step: Scalar, given: Collection[int] | None = None) -> None:
+        """Rewrites the selected weights in place and keeps the change.
+
+        Args:
+            step: Optimizer steps so far, a scalar integer tensor.
+            given: Ids of the weights that the optimizer's step was given; None: all. Others, and frozen ones,
+                are left alone, and a rule of which none is given does nothing and counts nothing.
+        """
+        acting = self.acting_on(given)
+        if not acting:
+            return
         before = _values(self.variables)
-        for variable in self.variables:
+        for variable in acting:
             if self.adds:
                 variable.assign_add(self._checked(self.delta(variable, step), variable, "delta"))
             elif (new := self.update(variable, step)) is not variable:
@@ -287,17 +301,23 @@ class Intervention:
             )
         self._finish(step)
 
-    def offsets(self, step: Scalar) -> list[Any]:
-        """Returns the difference that the rule makes to each selected weight, writing none of them."""
-        before = _values(self.variables)
-        differences = []
+    def offsets(self, step: Scalar) -> list[tuple[Variable, Tensor]]:
+        """Returns the weights that are not frozen, each with the difference that the rule makes to it."""
+        acting = {id(v) for v in self.acting_on()}
+        if not acting:
+            return []
+        before, after, differences = _values(self.variables), [], []
         for variable, value in zip(self.variables, before, strict=True):
+            if id(variable) not in acting:
+                after.append(value)
+                continue
             if self.adds:
-                differences.append(self._checked(self.delta(variable, step), variable, "delta"))
+                difference = self._checked(self.delta(variable, step), variable, "delta")
             else:
-                new = self._checked(self.update(variable, step), variable, "update")
-                differences.append(new - value)
-        self._record(before, [b + d for b, d in zip(before, differences, strict=True)], step)
+                difference = self._checked(self.update(variable, step), variable, "update") - value
+            differences.append((variable, difference))
+            after.append(value + difference)
+        self._record(before, after, step)
         self._finish(step)
         return differences
 

@@ -1,0 +1,109 @@
+"""Rules in a Keras model's own training: its weights are clean whenever none of its steps runs."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from rlweights.weights.compilation import as_written
+from rlweights.weights.keras_internals import layers_of
+from rlweights.weights.optimizer import InterventionOptimizer
+
+
+def optimizers_of(model: Any) -> dict[str, InterventionOptimizer]:
+    """Returns every `InterventionOptimizer` that a model holds, by the attribute that holds it.
+
+    That is `model.optimizer` first, then any attribute of a model with several (the two optimizers of a GAN),
+    and in each the optimizers inside a `LossScaleOptimizer` or a `MultiOptimizer`.
+    """
+    attributes = {"optimizer": getattr(model, "optimizer", None), **vars(model)}
+    found: dict[str, InterventionOptimizer] = {}
+    for name, value in attributes.items():
+        if isinstance(value, keras.optimizers.Optimizer):
+            inside = [each for each in _inside(value) if each not in found.values()]
+            for i, each in enumerate(inside):
+                found[name.lstrip("_") if len(inside) == 1 else f"{name.lstrip('_')}_{i}"] = each
+    return found
+
+
+def _inside(optimizer: Any) -> Iterator[InterventionOptimizer]:
+    if isinstance(optimizer, InterventionOptimizer):
+        yield optimizer
+    for each in [getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())]:
+        if each is not None:
+            yield from _inside(each)
+
+
+def attach(model: Any) -> None:
+    """Makes a compiled model keep its own weights clean whenever none of its training steps runs.
+
+    The live weights are put in at the beginning of `train_step` and taken out at its end, inside of the
+    compiled step. So callbacks, in any order, see clean weights, and so does what comes after an error or an
+    interrupt: nothing else need know about rules. `WeightMonitor` calls this; call it once yourself before
+    `train_on_batch`. A model may be attached twice, compiled again, and given another optimizer.
+
+    Args:
+        model: A Keras model that is compiled with an `InterventionOptimizer`, or holds several.
+
+    Raises:
+        ValueError: If it holds none.
+    """
+    optimizers = optimizers_of(model)
+    if not optimizers:
+        kind = type(getattr(model, "optimizer", None)).__name__
+        raise ValueError(
+            f"the model's optimizer carries no interventions; compile it with "
+            f"`InterventionOptimizer(inner, rules)`. Found: {kind}"
+        )
+    for each in optimizers.values():
+        each.attached = True
+    if getattr(model.train_step, "puts_live_weights_in", False):
+        return
+    step, make = model.train_step, model.make_train_function
+
+    @as_written
+    def train_step(*args: Any, **kwargs: Any) -> Any:
+        inside = optimizers_of(model).values()
+        for each in inside:
+            each.enter_step()
+        try:
+            return step(*args, **kwargs)
+        finally:
+            for each in inside:
+                each.leave_step()
+
+    def make_train_function(force: bool = False) -> Any:
+        if force or model.train_function is None:
+            make(force)
+            model.train_function = _guarded(model, model.train_function)
+        return model.train_function
+
+    train_step.puts_live_weights_in = True  # pyright: ignore[reportFunctionMemberAccess]
+    model.train_step, model.make_train_function = train_step, make_train_function
+    model.make_train_function(force=True)  # what was traced before knows nothing of this
+
+
+def build_early(model: Any) -> None:
+    """Builds the optimizer of a built model, so that offsets can be drawn before its first step is traced."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built and all(layer.built for layer in layers_of(model)):
+        optimizer.build(model.trainable_variables)
+
+
+def _guarded(model: Any, function: Callable) -> Callable:
+    """Guards what Python can see of a training step: that it begins with its own weights, and ends clean."""
+
+    def train_function(*args: Any, **kwargs: Any) -> Any:
+        build_early(model)
+        optimizers = optimizers_of(model).values()
+        for each in optimizers:
+            each.release()
+            each.begin_where_nobody_does()
+        try:
+            return function(*args, **kwargs)
+        except BaseException:  # an interrupt, too: a graph may have ended between two of its writes
+            for each in optimizers:
+                each.leave_step()
+            raise
+
+    return train_function
