@@ -33,6 +33,9 @@ def study(
     results: Annotated[
         Path | None, typer.Option("--results", help="Where its results go.", show_default="that folder")
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Train nothing: table and picture of what is finished.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
 ) -> None:
     """Run a study: train what is missing of its arms and seeds, and compare them.
@@ -51,6 +54,9 @@ def study(
             return 0
         wanted = [each.strip() for each in arms.split(",") if each.strip()]
         made = Study(name, scale=scale, folder=runs, results=results)
+        if show:
+            made.show(quiet)
+            return 0
         return made.run(wanted, seeds, workers=workers, quiet=quiet)
 
     raise typer.Exit(guarded(session))

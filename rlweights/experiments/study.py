@@ -129,6 +129,11 @@ class Study:
         console.summary(self._summary())
         return next((code for code in codes if code), 0)
 
+    def show(self, quiet: bool = False) -> None:
+        """Trains nothing: writes table and picture of what is finished, and shows the summary."""
+        self.write()
+        Console(0, quiet=quiet).summary(self._summary())
+
     def write(self) -> None:
         """Writes the results, the table, and the picture if matplotlib (the extra `plot`) is installed."""
         self.results.write()

@@ -180,6 +180,11 @@ def test_the_command(path, tmp_path):
     assert "3 to train, 0 finished, 1 at once" in output
     assert "plain, seed 3" in output
     assert str(tmp_path / "runs" / "table.md") in output.replace("\n", "")
+    (tmp_path / "runs" / "table.md").unlink()
+    code, output, errors = invoke(door.app, path, "--runs", tmp_path / "runs", "--show")
+    assert (code, errors) == (0, "")
+    assert (tmp_path / "runs" / "table.md").exists()
+    assert len(Results(Plan(path), tmp_path / "runs").rows) == 3
     code, output, errors = invoke(door.app, "turning_cheetah")
     assert (code, output) == (2, "")
     assert "Did you mean 'turning_half_cheetah'" in errors
