@@ -138,6 +138,30 @@ def test_the_table_says_better_only_where_the_interval_excludes_zero(path, tmp_p
     assert "    the command\n" in text
 
 
+def test_deviations_over_seeds_are_compared_as_well(tmp_path):
+    path = study_file(tmp_path, ("after = 0.5", 'after = 0.5\nover_seeds = "standard_deviation"'))
+    finished(path, tmp_path / "runs")
+    results = Results(Plan(path), tmp_path / "runs")
+    for each in tables.compare(results):
+        values = [*each.scores.values()]
+        assert each.mean is not None
+        assert each.mean.estimate == pytest.approx(np.std(values, ddof=1))
+        assert each.improvement is None
+    assert "| standard deviation |" in tables.markdown(results, "")
+
+
+def test_a_rerun_takes_other_seeds_and_has_results_of_its_own(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Pretended().instead() as trials:
+        study = Study(path, first_seed=100)
+        study.run(["plain"], quiet=True)
+    assert trials.trained == ["plain, seed 100", "plain, seed 101", "plain, seed 102"]
+    table = (tmp_path / "runs" / "studies" / "discount-from-100" / "table.md").read_text()
+    assert "python -m rlweights.study discount --first-seed 100" in table
+    with pytest.raises(ConfigError, match="--first-seed -1: must be 0 at least"):
+        Study(path, first_seed=-1)
+
+
 def test_what_is_measured():
     steps, values = np.arange(100, 1100, 100.0), np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 0])
 
