@@ -27,12 +27,19 @@ def study(
         typer.Option("--workers", min=1, help="Trials at once, each on one thread.", show_default="cores"),
     ] = None,
     scale: Annotated[float, typer.Option("--scale", help="Makes it shorter: 0.1 by a factor of ten.")] = 1.0,
+    first_seed: Annotated[
+        int | None,
+        typer.Option("--first-seed", help="Seeds from this one on instead: does the answer hold?"),
+    ] = None,
     runs: Annotated[
         Path | None, typer.Option("--runs", help="Where its runs go.", show_default="runs/studies/NAME")
     ] = None,
     results: Annotated[
         Path | None, typer.Option("--results", help="Where its results go.", show_default="that folder")
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Train nothing: table and picture of what is finished.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
 ) -> None:
     """Run a study: train what is missing of its arms and seeds, and compare them.
@@ -50,7 +57,10 @@ def study(
                 typer.echo(f"{each:<32}{study_file.Plan(each).file.question}")
             return 0
         wanted = [each.strip() for each in arms.split(",") if each.strip()]
-        made = Study(name, scale=scale, folder=runs, results=results)
+        made = Study(name, scale=scale, first_seed=first_seed, folder=runs, results=results)
+        if show:
+            made.show(quiet)
+            return 0
         return made.run(wanted, seeds, workers=workers, quiet=quiet)
 
     raise typer.Exit(guarded(session))

@@ -15,6 +15,9 @@ from rlweights.running.records.event_file import read_scalars
 from rlweights.running.records.records import Records
 from rlweights.weights.arrays import Array
 
+STYLES = ("-", "--", ":", "-.")
+"""Of lines, once all colors are used."""
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colors of the picture, which color-blind people can tell apart (Okabe and Ito)."""
 
@@ -93,7 +96,8 @@ def plot(curves: Sequence[Curve], tag: str, path: Path) -> None:
     try:
         for i, curve in enumerate(curves):
             color, thousands = COLORS[i % len(COLORS)], curve.steps / 1000
-            axes.plot(thousands, curve.values.estimate, color=color, label=curve.title)
+            style = STYLES[i // len(COLORS) % len(STYLES)]
+            axes.plot(thousands, curve.values.estimate, style, color=color, label=curve.title)
             axes.fill_between(thousands, curve.values.low, curve.values.high, color=color, alpha=0.2, lw=0)
         axes.set(xlabel="environment steps (thousands)", ylabel=tag)
         axes.set_title("interquartile mean over seeds, 95 % bootstrap interval", fontsize="medium")

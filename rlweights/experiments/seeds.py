@@ -39,13 +39,15 @@ def train_seeds(
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside the training, and show its address.
         count: Number of seeds.
+        start: See `Recipe`.
+        start_optimizer: See `Recipe`.
 
     Returns:
         The exit code of the process: 0, or that of the first seed that did not come to its end.
     """
 
     def session() -> int:
-        recipe = Recipe(agent, overrides, env=env)
+        recipe = Recipe(agent, overrides, env=env, start=start, start_optimizer=start_optimizer)
         configuration, name = recipe.agent, recipe.name
         seeds = range(configuration.seed, configuration.seed + count)
         recipe.changed({"seed": seeds[-1]})  # there may be no such seed
@@ -55,13 +57,20 @@ def train_seeds(
         with watched(runs, console.message) if watch else contextlib.nullcontext():
             processes = Processes(at_once)
             ended = []
-<<<<<<< HEAD
-            trials = [Trial(f"seed {seed}", agent, env, (*overrides, f"seed={seed}"), runs) for seed in seeds]
+            begins = None if start is None else str(start)
+            trials = [
+                Trial(
+                    f"seed {seed}",
+                    agent,
+                    env,
+                    (*overrides, f"seed={seed}"),
+                    runs,
+                    start=begins,
+                    start_optimizer=start_optimizer,
+                )
+                for seed in seeds
+            ]
             for each in processes.train(trials):
-=======
-            arguments = (agent, env, overrides, runs)
-            for each in processes.train(seeds, *arguments, start, start_optimizer):
->>>>>>> callbacks
                 ended.append(each)
                 if not quiet:
                     console.message(_line(each))

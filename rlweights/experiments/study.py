@@ -31,6 +31,7 @@ class Study:
     Args:
         study: Name of a shipped study, or a study file.
         scale: Factor of its length, for a try: 0.1 makes it about ten times as short.
+        first_seed: As many seeds from this one on instead of its own: a rerun that asks whether it holds.
         folder: Where its run folders go; left out: `runs/studies/<name>`.
         results: Where its results go; left out: that folder. Rows that lie there count as finished, and so do
             those that are committed in a checkout (`docs/studies/<name>`).
@@ -53,10 +54,11 @@ class Study:
         study: str | Path,
         *,
         scale: float = 1.0,
+        first_seed: int | None = None,
         folder: str | Path | None = None,
         results: str | Path | None = None,
     ):
-        self.plan = Plan(study, scale)
+        self.plan = Plan(study, scale, first_seed)
         self.folder = Path("runs") / "studies" / self.plan.name if folder is None else Path(folder)
         chosen = self.folder if results is None else Path(results)
         committed = RESULTS / self.plan.name
@@ -129,6 +131,11 @@ class Study:
         console.summary(self._summary())
         return next((code for code in codes if code), 0)
 
+    def show(self, quiet: bool = False) -> None:
+        """Trains nothing: writes table and picture of what is finished, and shows the summary."""
+        self.write()
+        Console(0, quiet=quiet).summary(self._summary())
+
     def write(self) -> None:
         """Writes the results, the table, and the picture if matplotlib (the extra `plot`) is installed."""
         self.results.write()
@@ -149,7 +156,8 @@ class Study:
     def command(self) -> str:
         """What trains the study."""
         scale = "" if self.plan.scale == 1.0 else f" --scale {self.plan.scale:g}"
-        return f"python -m rlweights.study {self.plan.path.stem}{scale}"
+        seeds = "" if self.plan.first_seed is None else f" --first-seed {self.plan.first_seed}"
+        return f"python -m rlweights.study {self.plan.path.stem}{scale}{seeds}"
 
     def curves(self) -> list[Curve]:
         """Returns the curve of each arm of the picture: interquartile means over the finished seeds."""

@@ -56,9 +56,10 @@ class Measure(Section):
         default=0.0, description="Share of the run before which rows do not count."
     )
     threshold: FiniteFloat | None = Field(default=None, description="What shares and first steps ask for.")
-    over_seeds: Literal["interquartile_mean", "mean"] = Field(
+    over_seeds: Literal["interquartile_mean", "mean", "standard_deviation"] = Field(
         default="interquartile_mean",
-        description="Of the seeds; mean where each is 0 or 1: it is their share.",
+        description="Of the seeds: mean where each is 0 or 1, so that it is their share; the deviation where "
+        "it is asked how far seeds differ.",
     )
     lower_is_better: bool = Field(default=False, description="Whether the smaller number wins.")
 
@@ -114,9 +115,10 @@ class Plan:
     Args:
         study: Name of a shipped study, or a study file.
         scale: Factor of the study's `scales`: 0.1 makes it about ten times as short.
+        first_seed: As many seeds from this one on instead of the study's: to see whether its answer holds.
 
     Attributes:
-        name: The file's, and where it is not 1, the scale.
+        name: The file's, with the scale where it is not 1, and the first seed where one is given.
         file: The validated contents.
         path: Where it lies.
         scale: The factor.
@@ -126,13 +128,23 @@ class Plan:
             names file, key, what came, and what is valid.
     """
 
-    def __init__(self, study: str | Path, scale: float = 1.0):
+    def __init__(self, study: str | Path, scale: float = 1.0, first_seed: int | None = None):
         if not 0.0 < scale <= 1.0:
             raise ConfigError(f"--scale {scale:g}: must be more than 0, and 1 at most")
         self.path = find(str(study))
         self.scale = scale
         self.name = self.path.stem if scale == 1.0 else f"{self.path.stem}-x{scale:g}"
         self.file = _load(self.path)
+        self.first_seed = first_seed
+        if first_seed is not None:
+            count = len(self.file.seeds)
+            if not 0 <= first_seed <= 2**31 - count:
+                raise ConfigError(
+                    f"--first-seed {first_seed}: must be 0 at least, and {2**31 - count} at most"
+                )
+            self.name += f"-from-{first_seed}"
+            seeds = list(range(first_seed, first_seed + count))
+            self.file = self.file.model_copy(update={"seeds": seeds})
         self._recipes, self._agents = {}, {}
         for name, arm in self.file.arms.items():
             self._agents[name] = self._recipe(name, arm, _as_it_is).agent

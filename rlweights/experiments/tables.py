@@ -58,7 +58,9 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
             continue
         gap = comparison_interval(values, base, gap_of)
         pairs = (-values, -base) if lower else (values, base)
-        improvement = comparison_interval(*pairs, probability_of_improvement)
+        improvement = None  # of deviations there is one for each arm, and nothing to pair
+        if statistic is not _deviation:
+            improvement = comparison_interval(*pairs, probability_of_improvement)
         verdict = ""
         if min(values.size, base.size) > 1:  # one run says nothing of how runs differ
             above, below = gap.low > 0.0, gap.high < 0.0
@@ -70,7 +72,13 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
 
 
 def _statistic(measure: Measure) -> Any:
-    return np.mean if measure.over_seeds == "mean" else interquartile_mean
+    statistics = {"mean": np.mean, "standard_deviation": _deviation}
+    return statistics.get(measure.over_seeds, interquartile_mean)
+
+
+def _deviation(scores: Any, axis: int | None = None) -> Any:
+    """The standard deviation of a sample; 0 of a single score."""
+    return np.std(scores, axis=axis, ddof=1 if np.shape(scores)[-1 if axis is None else axis] > 1 else 0)
 
 
 def markdown(results: Results, command: str) -> str:

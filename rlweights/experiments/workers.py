@@ -36,6 +36,8 @@ class Trial:
         folder: Its run folder instead: begun, or gone on with.
         threads: Threads of its own; 0: as TensorFlow likes. The number changes the last bits of large
             products, so trials that are to be repeated elsewhere say it.
+        start: See `Recipe`.
+        start_optimizer: See `Recipe`.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Trial:
     runs: Path = Path("runs")
     folder: Path | None = None
     threads: int = 0
+    start: str | None = None
+    start_optimizer: bool = False
 
     def to_json(self) -> str:
         """Returns the trial as one line."""
@@ -88,7 +92,6 @@ class Processes:
         self._signal: int | None = None
         self._lock = threading.RLock()  # a second signal may come while the first is passed on
 
-<<<<<<< HEAD
     @property
     def stopped(self) -> bool:
         """Whether a signal has asked to stop."""
@@ -98,26 +101,6 @@ class Processes:
         """Yields how each trial ended, as they end; they are started in their order."""
         with self._signals(), ThreadPoolExecutor(self._at_once) as pool:
             for future in as_completed([pool.submit(self._one, trial) for trial in trials]):
-=======
-    def train(
-        self,
-        seeds: Sequence[int],
-        agent: str,
-        env: str | None,
-        overrides: Sequence[str],
-        runs: Path,
-        start: Path | None = None,
-        start_optimizer: bool = False,
-    ) -> Iterator[Ended]:
-        """Yields how each seed ended, as they end."""
-        begins = None if start is None else str(start), start_optimizer
-        with self._signals(), ThreadPoolExecutor(self._at_once) as pool:
-            futures = [
-                pool.submit(self._one, seed, (agent, env, [*overrides, f"seed={seed}"], str(runs), *begins))
-                for seed in seeds
-            ]
-            for future in as_completed(futures):
->>>>>>> callbacks
                 yield future.result()
 
     def _one(self, trial: Trial) -> Ended:
@@ -175,25 +158,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-<<<<<<< HEAD
 def _process(line: str) -> int:
     """What each process does: trains one trial, and says in one line of JSON how it ended."""
     trial = Trial.from_json(line)
 
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
-            recipe = Recipe(trial.agent, trial.overrides, env=trial.env)
+            recipe = Recipe(
+                trial.agent,
+                trial.overrides,
+                env=trial.env,
+                start=trial.start,
+                start_optimizer=trial.start_optimizer,
+            )
             outcome = _trained(trial, recipe)
-=======
-def _process(arguments: str) -> int:
-    """What each process does: trains one seed, and says in one line of JSON how it ended."""
-    agent, env, overrides, runs, start, start_optimizer = json.loads(arguments)
-
-    def session() -> int:
-        with contextlib.redirect_stdout(sys.stderr):
-            recipe = Recipe(agent, overrides, env=env, start=start, start_optimizer=start_optimizer)
-            outcome = recipe.begin(Path(runs), quiet=True)
->>>>>>> callbacks
         facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
         if outcome.evaluation is not None:

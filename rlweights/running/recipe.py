@@ -30,19 +30,15 @@ class Recipe:
         agent: Name of a shipped agent, an agent file or a run folder.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
             "interventions.clipping.bound". None switches off a setting that may be off.
-<<<<<<< HEAD
         env: An environment instead of an agent: a Gymnasium id, `module:Class`, `file.py:Class`; or a class,
             a function that makes one, or an instance, which is one environment. A shipped agent's settings
             for it are taken, or general defaults.
         env_kwargs: Arguments of the environment, any Python objects: the run keeps their names only.
-=======
-        env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
         start: A run folder whose weights and normalization training begins with, instead of fresh ones; the
             shapes must fit. These are the weights of its best evaluation. The new run keeps a copy, and needs
             the other one no more. Left out: as the run did, if `agent` is a run folder.
         start_optimizer: Whether to take the optimizer's state as well; both are then those of the newest
             checkpoint.
->>>>>>> callbacks
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
@@ -67,15 +63,8 @@ class Recipe:
         agent: str | Path = "cartpole",
         changes: Changes = (),
         *,
-<<<<<<< HEAD
         env: Any = None,
         env_kwargs: Mapping[str, Any] | None = None,
-    ):
-        self._given = agent, env
-        given = {f"environment.kwargs.{key}": value for key, value in (env_kwargs or {}).items()}
-        self.overrides = (*_overrides(changes), *_overrides(given))
-=======
-        env: str | None = None,
         start: str | Path | None = None,
         start_optimizer: bool = False,
     ):
@@ -84,8 +73,8 @@ class Recipe:
         self._given: dict[str, Any] = {"env": env, "start": start, "start_optimizer": start_optimizer}
         self._agent = agent
         self._repeated: Path | None = None
-        self.overrides = _overrides(changes)
->>>>>>> callbacks
+        given = {f"environment.kwargs.{key}": value for key, value in (env_kwargs or {}).items()}
+        self.overrides = (*_overrides(changes), *_overrides(given))
         if env is not None:
             text = env if isinstance(env, str) else objects.environment_reference(env)
             if objects.is_instance(env):
@@ -97,15 +86,11 @@ class Recipe:
         path = agent_file.find(str(agent))
         self.agent = agent_file.load(path, self.overrides)
         self.source, self.folder = str(path), path.parent
-<<<<<<< HEAD
+        if path.name == agent_file.AGENT:
+            self._repeated = path.parent
         self.name = agent_file.run_name(
             path.parent.resolve().parent.name if path.name == agent_file.AGENT else path.stem
         )
-=======
-        if path.name == agent_file.AGENT:
-            self._repeated = path.parent
-        self.name = path.parent.parent.name if path.name == agent_file.AGENT else path.stem
->>>>>>> callbacks
 
     def changed(self, changes: Changes) -> "Recipe":
         """Returns a recipe with further changes; arguments and errors are those of the class."""
@@ -125,9 +110,13 @@ class Recipe:
         from rlweights.running import session
         from rlweights.running.warm_start import WarmStart
 
-<<<<<<< HEAD
+        start = None
+        if self._given["start"] is not None:
+            start = WarmStart.of(Path(self._given["start"]), self._given["start_optimizer"])
+        elif self._repeated is not None:
+            start = WarmStart.recorded(self._repeated)
         origin = (self.agent, self.source, self.folder)
-        options: Any = {"quiet": quiet, "watch": watch, "callbacks": callbacks}
+        options: Any = {"quiet": quiet, "watch": watch, "callbacks": callbacks, "start": start}
         if folder is None:
             if resume:
                 raise ConfigError("resume = True: needs the folder of the run, `folder`")
@@ -135,24 +124,6 @@ class Recipe:
         if not resume and folder.exists():
             raise ConfigError(f"{folder}: exists already; `resume` goes on with a run, or begins it")
         return session.begin_or_resume(*origin, folder, **options)
-=======
-        start = None
-        if self._given["start"] is not None:
-            start = WarmStart.of(Path(self._given["start"]), self._given["start_optimizer"])
-        elif self._repeated is not None:
-            start = WarmStart.recorded(self._repeated)
-        return session.begin(
-            self.agent,
-            self.source,
-            self.folder,
-            runs,
-            self.name,
-            quiet=quiet,
-            watch=watch,
-            callbacks=callbacks,
-            start=start,
-        )
->>>>>>> callbacks
 
     def train(
         self,

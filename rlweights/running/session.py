@@ -53,14 +53,10 @@ def begin(
         ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
     """
     beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
-<<<<<<< HEAD
-    assembly = Assembly(agent, source, folder)
-    agent = _with_home(agent, assembly)
-=======
     assembly, start = _assembled(agent, source, folder, start)
     if start is not None:
         beside[START] = start.encoded()
->>>>>>> callbacks
+    agent = _with_home(agent, assembly)
     with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
         run = run_folder.create(runs, name, agent, source, assembly.files.loaded, beside)
         return _run(trainer, run, name, runs, watch, start=start)
@@ -107,6 +103,7 @@ def begin_or_resume(
     quiet: bool = False,
     watch: bool = False,
     callbacks: Sequence[Callback] = (),
+    start: WarmStart | None = None,
 ) -> Outcome:
     """Trains one agent into a chosen run folder: from the start, or on from its newest checkpoint.
 
@@ -121,6 +118,7 @@ def begin_or_resume(
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside it, and show its address.
         callbacks: The user's own code beside the run, always the same ones in their order.
+        start: See `begin`; of a run that goes on, its own start counts.
 
     Raises:
         ConfigError: If the folder holds something else, or nothing can be trained; see also `begin`.
@@ -131,13 +129,16 @@ def begin_or_resume(
         run_folder.refuse_changes(run_folder.read(run), own, str(run / agent_file.AGENT))
         agent, source, folder = own, str(run / agent_file.AGENT), run
         demand(callbacks, _names(run), str(run))
+        start = WarmStart.recorded(run)
     beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
-    assembly = Assembly(agent, source, folder)
+    assembly, start = _assembled(agent, source, folder, start)
+    if start is not None:
+        beside[START] = start.encoded()
     agent = _with_home(agent, assembly)
     with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
         if not resumes:
             run_folder.create_at(run, agent, source, assembly.files.loaded, beside)
-        return _run(trainer, run, run.resolve().parent.name, run.parent, watch, resume=resumes)
+        return _run(trainer, run, run.resolve().parent.name, run.parent, watch, resumes, start)
 
 
 def _with_home(agent: Agent, assembly: Assembly) -> Agent:
@@ -192,14 +193,10 @@ def _run(
     start: WarmStart | None = None,
 ) -> Outcome:
     console = trainer.console
-<<<<<<< HEAD
-    console.start(_header(trainer.assembly, trainer.evaluations, name, run))
+    begins = [] if start is None else [f"begins with  the weights of {start}"]
+    console.start([*_header(trainer.assembly, trainer.evaluations, name, run), *begins])
     for remark in trainer.assembly.remarks():
         console.message(remark)
-=======
-    begins = [] if start is None else [f"begins with  the weights of {start}"]
-    console.start([*_header(trainer.assembly, name, run), *begins])
->>>>>>> callbacks
     with watched(runs, console.message) if watch else contextlib.nullcontext():
         try:
             outcome = trainer.run(run, resume)

@@ -138,6 +138,30 @@ def test_the_table_says_better_only_where_the_interval_excludes_zero(path, tmp_p
     assert "    the command\n" in text
 
 
+def test_deviations_over_seeds_are_compared_as_well(tmp_path):
+    path = study_file(tmp_path, ("after = 0.5", 'after = 0.5\nover_seeds = "standard_deviation"'))
+    finished(path, tmp_path / "runs")
+    results = Results(Plan(path), tmp_path / "runs")
+    for each in tables.compare(results):
+        values = [*each.scores.values()]
+        assert each.mean is not None
+        assert each.mean.estimate == pytest.approx(np.std(values, ddof=1))
+        assert each.improvement is None
+    assert "| standard deviation |" in tables.markdown(results, "")
+
+
+def test_a_rerun_takes_other_seeds_and_has_results_of_its_own(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Pretended().instead() as trials:
+        study = Study(path, first_seed=100)
+        study.run(["plain"], quiet=True)
+    assert trials.trained == ["plain, seed 100", "plain, seed 101", "plain, seed 102"]
+    table = (tmp_path / "runs" / "studies" / "discount-from-100" / "table.md").read_text()
+    assert "python -m rlweights.study discount --first-seed 100" in table
+    with pytest.raises(ConfigError, match="--first-seed -1: must be 0 at least"):
+        Study(path, first_seed=-1)
+
+
 def test_what_is_measured():
     steps, values = np.arange(100, 1100, 100.0), np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 0])
 
@@ -180,6 +204,11 @@ def test_the_command(path, tmp_path):
     assert "3 to train, 0 finished, 1 at once" in output
     assert "plain, seed 3" in output
     assert str(tmp_path / "runs" / "table.md") in output.replace("\n", "")
+    (tmp_path / "runs" / "table.md").unlink()
+    code, output, errors = invoke(door.app, path, "--runs", tmp_path / "runs", "--show")
+    assert (code, errors) == (0, "")
+    assert (tmp_path / "runs" / "table.md").exists()
+    assert len(Results(Plan(path), tmp_path / "runs").rows) == 3
     code, output, errors = invoke(door.app, "turning_cheetah")
     assert (code, output) == (2, "")
     assert "Did you mean 'turning_half_cheetah'" in errors

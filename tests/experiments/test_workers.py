@@ -4,8 +4,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from rlweights.experiments import workers
+from rlweights.experiments.workers import Trial
 
 
 def test_a_process_says_in_one_line_what_went_wrong(tmp_path, capsys):
@@ -35,3 +37,31 @@ def test_a_signal_stops_every_seed_and_their_weights_are_saved(tmp_path):
     folders = list(tmp_path.glob("*/*"))
     assert len(folders) == cores  # none was started after the signal
     assert all((folder / "latest" / "weights.safetensors").is_file() for folder in folders)
+
+
+def test_a_trial_is_a_line_and_back():
+    trial = Trial("a, seed 1", "cartpole", None, ("seed=1", 'x="é"'), Path("runs"), Path("here/1"), 1)
+    assert Trial.from_json(trial.to_json()) == trial
+    assert "\n" not in trial.to_json()
+    without = Trial("a", "cartpole")
+    assert Trial.from_json(without.to_json()) == without
+
+
+def test_threads_are_told_by_variables():
+    assert workers._environment(0) is None
+    environment = workers._environment(1)
+    assert environment is not None
+    assert environment["TF_NUM_INTRAOP_THREADS"] == environment["TF_NUM_INTEROP_THREADS"] == "1"
+
+
+def test_a_process_ends_when_its_parent_is_gone(tmp_path):
+    trial = Trial(
+        "t", "cartpole_plain", None, ("budget.total_timesteps=100_000_000",), folder=tmp_path / "run"
+    )
+    command = [sys.executable, "-m", "rlweights.experiments.workers", trial.to_json()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()  # what the operating system does when a parent dies
+    assert process.wait(timeout=120) == 3
+    process.stdout.close()
+    process.stderr.close()

@@ -3,8 +3,11 @@
 import contextlib
 import csv
 
+import numpy as np
 import pytest
 
+from rlweights.errors import ConfigError
+from rlweights.running.building.policy import Policy
 from rlweights.running.recipe import Recipe
 from rlweights.running.records.records import Records
 from support.simulated import Killed, assert_same_result, result
@@ -29,7 +32,7 @@ WRAPPERS = [
     {"name": "TimeLimit", "max_episode_steps": 13},
     {
         "name": "rlweights.learning.environments:ChangingMujoco",
-        "changes": ["motors", "direction"],
+        "changes": ["motors", "sensors", "direction"],
         "period": 60,
     },
 ]
@@ -55,6 +58,29 @@ def phases(folder):
         | {tag.rpartition("/")[2]: float(value) for tag, value in row.items() if "phase/" in tag and value}
         for row in rows
     ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_evaluation_may_be_told_the_phase(name):
+    def evaluated(changes):
+        policy = Policy(RECIPES[name].changed(changes).agent, name)
+        envs = policy.environments.vector(1, evaluation=True)
+        first, _ = envs.reset(seed=0)
+        seen = [envs.step(envs.action_space.sample() * 0)[:2] for _ in range(3)]
+        envs.close()
+        return np.concatenate([first.ravel(), *(np.append(o, r) for o, r in seen)])
+
+    plain = evaluated({})
+    np.testing.assert_array_equal(evaluated({"evaluation.phase": 0}), plain)
+    assert np.any(evaluated({"evaluation.phase": 3}) != plain)
+
+
+def test_a_phase_that_nothing_takes_is_refused():
+    for agent in ("cartpole", "cartpole_xla", "half_cheetah"):
+        with pytest.raises(
+            ConfigError, match=r"evaluation\.phase = 2: neither \S+ nor a wrapper of it takes a phase"
+        ):
+            Policy(Recipe(agent, {"evaluation.phase": 2}).agent, agent)
 
 
 @pytest.mark.parametrize("name", RECIPES)

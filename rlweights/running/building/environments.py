@@ -20,7 +20,7 @@ from rlweights.learning.environments.vector import VectorAdapter
 from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
 from rlweights.running.building.singles import Singles
-from rlweights.running.building.user_code import UserCode
+from rlweights.running.building.user_code import UserCode, arguments_of
 from rlweights.running.config.messages import choices, first_line, missing, nearest, refusal
 from rlweights.running.config.schema import Agent
 from rlweights.running.interrupts import shielded
@@ -51,13 +51,16 @@ class EnvironmentFactory:
         self._seed = agent.seed
         self._evaluation = agent.evaluation
         self._infos = agent.logging.info
+        self._phase = agent.evaluation.phase
         self._files = files
         self._source = files.source
         self._singles = Singles(section, files)
-        self._evaluated = Singles(section, files, agent.evaluation.kwargs, "evaluation")
+        self._evaluated = Singles(section, files, agent.evaluation.kwargs, "evaluation", self._phase)
         self.tensorflow: environments.Environment | None = None
         if section.backend == "tensorflow":
             self.tensorflow = self._tensorflow()
+        if self._phase is not None:
+            self._check_phase()
 
     @property
     def home(self) -> str | None:
@@ -129,7 +132,8 @@ class EnvironmentFactory:
         if section.backend == "envpool" and not evaluation:
             return self._envpool(num_envs)
         if self.tensorflow is not None and not self._has_twin():
-            return VectorAdapter(self.tensorflow, num_envs)
+            told = evaluation and self._phase is not None
+            return VectorAdapter(self._tensorflow(self._phase) if told else self.tensorflow, num_envs)
         singles = self._evaluated if evaluation else self._singles
         singles.check()
         if num_envs > 1 and isinstance(singles.creator, gym.Env):
@@ -289,9 +293,19 @@ class EnvironmentFactory:
             return False  # arguments that only the TensorFlow environment has
         return True
 
+    def _check_phase(self) -> None:
+        """Refuses a phase to evaluate in where nothing takes one."""
+        section = self._section
+        takes = self._evaluated.takes_phase
+        if self.tensorflow is not None and not self._has_twin():
+            takes = takes or "phase" in arguments_of(type(self.tensorflow))
+        if not takes:
+            why = f"neither {section.id} nor a wrapper of it takes a phase"
+            raise refusal(self._source, "evaluation.phase", self._phase, why)
+
     # Other backends -------------------------------------------------------------------------------
 
-    def _tensorflow(self) -> environments.Environment:
+    def _tensorflow(self, phase: int | None = None) -> environments.Environment:
         section, known = self._section, environments.ENVIRONMENTS
         if ".py:" in section.id:
             factory = self._files.load("environment.id", section.id)
@@ -301,7 +315,8 @@ class EnvironmentFactory:
             hint = choices(section.id, known)
             why = "there is no such environment with backend 'tensorflow'"
             raise refusal(self._source, "environment.id", section.id, why, hint=hint)
-        made = self._singles.guarded(lambda: factory(**section.kwargs), factory)
+        arguments = section.kwargs if phase is None else section.kwargs | {"phase": phase}
+        made = self._singles.guarded(lambda: factory(**arguments), factory)
         if not isinstance(made, environments.Environment):
             why = "is no rlweights.learning.environments.Environment"
             raise refusal(self._source, "environment.id", section.id, why)

@@ -27,6 +27,7 @@ class Singles:
         files: Loads the user's classes.
         kwargs: Arguments beside those of the section, and before them.
         key: The table of these, for errors.
+        phase: For wrappers that take a `phase`: tasks may change by phases.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Singles:
         files: UserCode,
         kwargs: Mapping[str, Any] | None = None,
         key: str = "environment",
+        phase: int | None = None,
     ):
+        self._phase = phase
         self._section = section
         self._files = files
         self._source = files.source
@@ -229,6 +232,14 @@ class Singles:
         except extras.NotInstalled as error:
             raise refusal(self._source, key, value, first_line(error)) from None
 
+    @property
+    def takes_phase(self) -> bool:
+        """Whether a wrapper takes the phase that its task is to have."""
+        return any(
+            "phase" in arguments_of(self._wrapper_class(f"environment.wrappers.{i}", name))
+            for i, name in enumerate(_named(each) for each in self._section.wrappers)
+        )
+
     @functools.cached_property
     def _wrappers(self) -> list[Callable[[gym.Env], gym.Env]]:
         """Returns functions that wrap an environment, innermost first."""
@@ -241,6 +252,8 @@ class Singles:
         """Returns a function that wraps: by a wrapper of Gymnasium, of a package, or of the user."""
         wrapper = self._wrapper_class(key, section.name)
         arguments = with_tuples(wrapper, objects.decoded(section.model_dump(exclude={"name"})))
+        if self._phase is not None and "phase" in arguments_of(wrapper):
+            arguments["phase"] = self._phase
 
         def wrap(env: gym.Env) -> gym.Env:
             try:
@@ -272,6 +285,10 @@ class Singles:
             where, why = f"{key}.{unknown}", f"is no argument of {name}"
             return refusal(self._source, where, arguments[unknown], why, hint=choices(unknown, known))
         return refusal(self._source, key, name, self._files.place(error))
+
+
+def _named(wrapper: str | Wrapper) -> str:
+    return wrapper if isinstance(wrapper, str) else wrapper.name
 
 
 class _Kept(gym.Wrapper):

@@ -171,6 +171,10 @@ class Evaluation(Section):
     kwargs: dict[str, Any] = Field(
         default={}, description="Arguments of the environment in evaluations, where they are others."
     )
+    phase: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Where tasks change by phases: the phase to evaluate in; left out: the first one.",
+    )
     deterministic: bool = Field(
         default=True,
         description="Whether to take the most likely action, in films too, rather than to sample.",

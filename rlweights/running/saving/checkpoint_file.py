@@ -99,13 +99,8 @@ def load(
     return tensors, metadata
 
 
-<<<<<<< HEAD
-def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytearray:
-    """The bytes of a sealed file; a ValueError names the first entry that must not be saved."""
-=======
-def encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytearray:
-    """The bytes of a sealed file; ValueError names what must not be saved."""
->>>>>>> callbacks
+def encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytearray:
+    """Returns the bytes of a sealed file; a ValueError names the first entry that must not be saved."""
     arrays = {}
     for name, tensor in tensors.items():
         array = np.asarray(tensor, order="C")
