@@ -141,7 +141,7 @@ def _leaves(space: Any, how: Encoding, name: str = "") -> list[Leaf]:
         found: list[Leaf] = []
         for key in _keys(space):
             try:
-                found += _leaves(space[key], how, f"{name}/{key}" if name else str(key))
+                found += _leaves(space[key], how, f"{name}.{key}" if name else str(key))
             except ValueError as error:
                 way = "; the wrapper FilterObservation leaves parts out" if isinstance(key, str) else ""
                 raise ValueError(f"{error} at {key!r}{way}") from None
