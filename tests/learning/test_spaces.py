@@ -150,15 +150,15 @@ def test_parts_say_what_lies_where():
     batch = batched.sample()
     encoded = encoder.encode(batch)
     assert [(p.name, p.kind, p.shape) for p in encoder.parts] == [
-        ("arm/0", "image", (8, 9, 3)),
-        ("arm/1", "numbers", (2,)),
+        ("arm.0", "image", (8, 9, 3)),
+        ("arm.1", "numbers", (2,)),
         ("place", "index", (1,)),
         ("state", "numbers", (2,)),
     ]
     pieces = {p.name: encoded[:, p.start : p.end].reshape(-1, *p.shape) for p in encoder.parts}
     assert encoder.parts[-1].end == encoder.shape[0]
-    np.testing.assert_allclose(pieces["arm/0"], np.moveaxis(batch["arm"][0], 1, -1) / 3, rtol=1e-6)
-    np.testing.assert_array_equal(pieces["arm/1"], np.eye(2)[batch["arm"][1]])
+    np.testing.assert_allclose(pieces["arm.0"], np.moveaxis(batch["arm"][0], 1, -1) / 3, rtol=1e-6)
+    np.testing.assert_array_equal(pieces["arm.1"], np.eye(2)[batch["arm"][1]])
     np.testing.assert_array_equal(pieces["place"][:, 0], batch["place"] - 10)
     np.testing.assert_array_equal(pieces["state"], batch["state"])
 
