@@ -148,7 +148,7 @@ class ReadState(Continuation):
         return all(
             np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
             for one, other in zip(first, second, strict=True)
-            for a, b in zip(one[:-1], other[:-1], strict=True)
+            for a, b in zip(one[:6], other[:6], strict=True)  # all that are arrays
         )
 
 
