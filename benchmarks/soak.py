@@ -74,6 +74,39 @@ AGENTS: dict[str, dict[str, Any]] = {
         "algorithm": {"name": "a2c", "n_steps": 32},
         "interventions": [{"rule": "shrinkage", "rate": 1e-4}, NOISE],
     },
+    "long": {  # episodes of 200 steps, where a checkpoint comes every 64 of each environment
+        "environment": {"id": "MountainCar-v0", "num_envs": 4, "vectorization_mode": "sync"},
+        "algorithm": PPO,
+        "checkpoint": {"every": 256},
+        "interventions": [CLIPPING],
+    },
+    "random": {  # every step draws, and episodes end at any moment
+        "environment": {"id": "FrozenLake-v1", "num_envs": 4, "kwargs": {"is_slippery": True}},
+        "algorithm": PPO,
+        "checkpoint": {"every": 384},
+        "interventions": [NOISE],
+    },
+    "asynchronous": {
+        "environment": {
+            "id": "Pendulum-v1",
+            "num_envs": 2,
+            "vectorization_mode": "async",
+            "wrappers": ["TimeAwareObservation"],
+            **EVERYTHING,
+        },
+        "algorithm": PPO,
+        "checkpoint": {"every": 128},
+        "interventions": [CLIPPING],
+    },
+    "wrapped": {
+        "environment": {
+            "id": "CartPole-v1",
+            "num_envs": 4,
+            "wrappers": [{"name": "FrameStackObservation", "stack_size": 3}, "FlattenObservation"],
+        },
+        "algorithm": PPO,
+        "interventions": [CLIPPING, NOISE],
+    },
     "pooled": {
         "environment": {
             "id": "CartPole-v1",
@@ -86,7 +119,10 @@ AGENTS: dict[str, dict[str, Any]] = {
         "interventions": [CLIPPING, NOISE],
     },
 }
-"""What is trained: all backends, all algorithms, and rules with states of their own."""
+"""What is trained: all backends, all algorithms, rules with states of their own, and episodes of all kinds.
+
+Episodes of `long`, and of `asynchronous`, are longer than the distance of two checkpoints.
+"""
 
 NEEDS = {"pooled": "envpool"}
 """Packages that agents need, and that are no part of the tests' installation."""

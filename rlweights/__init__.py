@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlweights.errors import (
         BackendError,
         BrokenEnvironment,
+        CallbackError,
         CheckpointError,
         ConfigError,
         RecordsError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         TrainingStopped,
     )
     from rlweights.learning.environments import Draw, Environment
+    from rlweights.running.callbacks import Callback, StopAtReturn
     from rlweights.running.recipe import Recipe
     from rlweights.running.trained import TrainedAgent
     from rlweights.weights.attachment import attach
@@ -37,8 +39,18 @@ if TYPE_CHECKING:
         Recycling,
         Shrinkage,
     )
+    from rlweights.weights.layers import Part, parts_of
     from rlweights.weights.optimizer import InterventionOptimizer
-    from rlweights.weights.selection import depth, everything, kind, layers, path, select
+    from rlweights.weights.selection import (
+        depth,
+        everything,
+        kernels,
+        kernels_and_biases,
+        kind,
+        layers,
+        path,
+        select,
+    )
 
 __version__ = "0.1.0"
 
@@ -48,6 +60,7 @@ _HOMES = {
     "rlweights.errors": (
         "BackendError",
         "BrokenEnvironment",
+        "CallbackError",
         "CheckpointError",
         "ConfigError",
         "RecordsError",
@@ -55,6 +68,7 @@ _HOMES = {
         "TrainingStopped",
     ),
     "rlweights.learning.environments": ("Draw", "Environment"),
+    "rlweights.running.callbacks": ("Callback", "StopAtReturn"),
     "rlweights.running.recipe": ("Recipe",),
     "rlweights.running.trained": ("TrainedAgent",),
     "rlweights.weights.attachment": ("attach",),
@@ -71,8 +85,11 @@ _HOMES = {
         "Recycling",
         "Shrinkage",
     ),
+    "rlweights.weights.layers": ("Part", "parts_of"),
     "rlweights.weights.optimizer": ("InterventionOptimizer",),
-    "rlweights.weights.selection": ("depth", "everything", "kind", "layers", "path", "select"),
+    "rlweights.weights.selection": (
+        *("depth", "everything", "kernels", "kernels_and_biases", "kind", "layers", "path", "select"),
+    ),
 }
 _MODULES = ("testing",)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -82,6 +99,8 @@ __all__ = [
     "Averaging",
     "BackendError",
     "BrokenEnvironment",
+    "Callback",
+    "CallbackError",
     "CheckpointError",
     "Clipping",
     "ConfigError",
@@ -92,20 +111,25 @@ __all__ = [
     "Intervention",
     "InterventionOptimizer",
     "Noise",
+    "Part",
     "Projection",
     "Recipe",
     "RecordsError",
     "Recycling",
     "RunLockedError",
     "Shrinkage",
+    "StopAtReturn",
     "TrainedAgent",
     "TrainingStopped",
     "WeightMonitor",
     "attach",
     "depth",
     "everything",
+    "kernels",
+    "kernels_and_biases",
     "kind",
     "layers",
+    "parts_of",
     "path",
     "select",
     "testing",

@@ -1,5 +1,8 @@
 """The `rlweights` command: everything under one name."""
 
+import os
+import sys
+
 import typer
 
 from rlweights.agents import agents
@@ -23,7 +26,9 @@ for command in (train, evaluate, play, export, compare, agents, study):
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line; modules of the current folder can be imported, as with `python -m`."""
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
 
     def session() -> int:
         check_backend()

@@ -53,6 +53,22 @@ class TrainingStopped(RuntimeError):
     exit_code: ClassVar[int] = STOPPED
 
 
+class CallbackError(TrainingStopped):
+    """A callback of the user's own failed; the message names its class, its method and the line.
+
+    Args:
+        message: The message.
+        details: The traceback of what the callback has raised.
+
+    Attributes:
+        details: See above.
+    """
+
+    def __init__(self, message: str, details: str = ""):
+        super().__init__(message)
+        self.details = details
+
+
 class CheckpointError(Exception):
     """A checkpoint could not be written or read; the message names the file and the reason."""
 

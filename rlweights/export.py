@@ -31,6 +31,9 @@ def export(
         agent = TrainedAgent(run, which)
         write(agent, target)
         typer.echo(f"wrote {target}: acts as {agent.weights} does")
+        if agent.policy.action_units is not None:
+            middle, half = (each.tolist() for each in agent.policy.action_units)
+            typer.echo(f"actions: {half} * (action of the model) + {middle}, within the bounds of the space")
         return 0
 
     raise typer.Exit(guarded(session))

@@ -31,6 +31,13 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a run folder, exactly.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Begin with the weights and normalization of a run."),
+    ] = None,
+    start_optimizer: Annotated[
+        bool, typer.Option("--from-optimizer", help="With --from: take the optimizer's state as well.")
+    ] = False,
     runs: Annotated[Path, typer.Option("--runs", help="Where run folders go.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
     seeds: Annotated[
@@ -54,7 +61,11 @@ def train(
         changes.append(f"budget.total_timesteps={total_timesteps}")
     if seed is not None:
         changes.append(f"seed={seed}")
+    if start_optimizer and start is None:
+        raise typer.BadParameter("goes with --from", param_hint="--from-optimizer")
     if resume is not None:
+        if start is not None:
+            raise typer.BadParameter("begins a new run; it does not go with --resume", param_hint="--from")
         if seeds > 1:
             raise typer.BadParameter("starts new runs; it does not go with --resume", param_hint="--seeds")
 
@@ -65,10 +76,11 @@ def train(
     if seeds > 1:
         from rlweights.experiments.seeds import train_seeds
 
-        raise typer.Exit(train_seeds(agent, env, changes, runs, quiet, watch, seeds))
+        raise typer.Exit(train_seeds(agent, env, changes, runs, quiet, watch, seeds, start, start_optimizer))
 
     def trained() -> int:
-        return session.exit_code(Recipe(agent, changes, env=env).begin(runs, quiet=quiet, watch=watch))
+        recipe = Recipe(agent, changes, env=env, start=start, start_optimizer=start_optimizer)
+        return session.exit_code(recipe.begin(runs, quiet=quiet, watch=watch))
 
     raise typer.Exit(guarded(trained))
 

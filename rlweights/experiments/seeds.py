@@ -24,6 +24,8 @@ def train_seeds(
     quiet: bool,
     watch: bool,
     count: int,
+    start: Path | None = None,
+    start_optimizer: bool = False,
 ) -> int:
     """Trains `count` seeds, from the configured one on; as many at once as there are cores.
 
@@ -37,13 +39,15 @@ def train_seeds(
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside the training, and show its address.
         count: Number of seeds.
+        start: See `Recipe`.
+        start_optimizer: See `Recipe`.
 
     Returns:
         The exit code of the process: 0, or that of the first seed that did not come to its end.
     """
 
     def session() -> int:
-        recipe = Recipe(agent, overrides, env=env)
+        recipe = Recipe(agent, overrides, env=env, start=start, start_optimizer=start_optimizer)
         configuration, name = recipe.agent, recipe.name
         seeds = range(configuration.seed, configuration.seed + count)
         recipe.changed({"seed": seeds[-1]})  # there may be no such seed
@@ -53,7 +57,19 @@ def train_seeds(
         with watched(runs, console.message) if watch else contextlib.nullcontext():
             processes = Processes(at_once)
             ended = []
-            trials = [Trial(f"seed {seed}", agent, env, (*overrides, f"seed={seed}"), runs) for seed in seeds]
+            begins = None if start is None else str(start)
+            trials = [
+                Trial(
+                    f"seed {seed}",
+                    agent,
+                    env,
+                    (*overrides, f"seed={seed}"),
+                    runs,
+                    start=begins,
+                    start_optimizer=start_optimizer,
+                )
+                for seed in seeds
+            ]
             for each in processes.train(trials):
                 ended.append(each)
                 if not quiet:
@@ -73,6 +89,8 @@ def _line(each: Ended) -> str:
 
 
 def _result(each: Ended) -> str:
+    if each.mean is None and not each.code:
+        return f"trained, not evaluated {each.facts['seconds']:8.1f} s"
     if each.mean is None:
         return "stopped" if each.code > 128 else "failed"
     return f"{each.mean:8.1f} +- {each.facts['std']:<8.1f}{each.facts['seconds']:8.1f} s"

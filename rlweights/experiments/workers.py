@@ -36,6 +36,8 @@ class Trial:
         folder: Its run folder instead: begun, or gone on with.
         threads: Threads of its own; 0: as TensorFlow likes. The number changes the last bits of large
             products, so trials that are to be repeated elsewhere say it.
+        start: See `Recipe`.
+        start_optimizer: See `Recipe`.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Trial:
     runs: Path = Path("runs")
     folder: Path | None = None
     threads: int = 0
+    start: str | None = None
+    start_optimizer: bool = False
 
     def to_json(self) -> str:
         """Returns the trial as one line."""
@@ -160,7 +164,13 @@ def _process(line: str) -> int:
 
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
-            recipe = Recipe(trial.agent, trial.overrides, env=trial.env)
+            recipe = Recipe(
+                trial.agent,
+                trial.overrides,
+                env=trial.env,
+                start=trial.start,
+                start_optimizer=trial.start_optimizer,
+            )
             outcome = _trained(trial, recipe)
         facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from rlweights.learning.distributions import Distribution
 from rlweights.learning.networks import Trunk
-from rlweights.learning.spaces import ObservationEncoder, action_decoder, one_batch
+from rlweights.learning.spaces import ObservationEncoder, one_batch
 from rlweights.weights.arrays import Array, Tensor
 
 
@@ -48,10 +47,11 @@ class NumpyPolicy:
             raise ValueError("only dense networks with a plain activation have a NumPy forward pass")
         self._policy = policy
         self._activation = NUMPY_ACTIVATIONS[activation]
+        tables = [table.embeddings for table in trunk.tables.values()]
         layers = [*trunk.hidden, *filter(None, trunk.norms), policy.head]
         scale = [trunk.normalization.mean, trunk.normalization.variance] if trunk.normalization else []
         log_std = [] if policy.log_std is None else [policy.log_std]
-        self._variables = [*(w for layer in layers for w in layer.weights), *log_std, *scale]
+        self._variables = [*(w for layer in layers for w in layer.weights), *log_std, *scale, *tables]
         shapes = [tuple(v.shape) for v in self._variables]
         ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
         self._places = list(zip([0, *ends], ends, shapes, strict=False))
@@ -87,6 +87,7 @@ class NumpyPolicy:
         self._head = pair()
         self._log_std = None if policy.log_std is None else next(arrays)
         self._scale = trunk.normalization and trunk.normalization.numpy_scale(*pair())
+        self._tables = {name: (table, next(arrays)) for name, table in trunk.tables.items()}
 
     def __call__(self, observations: Array) -> Array:
         """Returns the distribution parameters [N, P] of float32 observations [N, D]."""
@@ -94,6 +95,8 @@ class NumpyPolicy:
         if self._scale:
             mean, inverse_std, limit = self._scale
             x = np.clip((x - mean) * inverse_std, -limit, limit)
+        if self._tables:
+            x = self._joined(x, observations)
         for (kernel, bias), norm in zip(self._hidden, self._norms, strict=True):
             x = x @ kernel
             x += bias
@@ -107,6 +110,17 @@ class NumpyPolicy:
         if self._log_std is None:
             return x
         return np.concatenate([x, np.broadcast_to(self._log_std, x.shape)], axis=-1)
+
+    def _joined(self, x: Array, indices: Array) -> Array:
+        """The parts of observations [N, D] beside each other; indices, never normalized, are looked up."""
+        found = []
+        for part in self._policy.trunk.parts:
+            if part.kind == "index":
+                table, values = self._tables[part.name]
+                found.append(table.looked_up(values, indices[:, part.start : part.end]))
+            else:
+                found.append(x[:, part.start : part.end])
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 def acting(policy: Any) -> Callable[[Array], Array]:
@@ -123,7 +137,7 @@ def actor(
     policy: Callable[[Array], Array],
     encoder: ObservationEncoder,
     distribution: Distribution,
-    action_space: gym.Space,
+    decode: Callable[[Array], Array],
     rng: np.random.Generator | None = None,
 ) -> Callable[[Any], Any]:
     """Returns a function that acts in one environment: from an observation to an action.
@@ -132,10 +146,9 @@ def actor(
         policy: From encoded observations [N, ...] to parameters [N, P].
         encoder: Of the observations.
         distribution: Of the actions.
-        action_space: Of the environment.
+        decode: From sampled actions [N, ...] to what the environment takes, see `action_decoder`.
         rng: Draws the actions; None takes the most likely one.
     """
-    decode = action_decoder(action_space)
 
     def act(observation: Any) -> Any:
         parameters = policy(encoder.encode(one_batch(observation)))

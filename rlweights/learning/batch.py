@@ -27,6 +27,12 @@ class Episodes:
     count: int = 0
     total_return: float = 0.0
     total_length: int = 0
+    reported: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Scalars of the infos that ended episodes, by name: their total, and how many episodes had them."""
+    failures: list[str] = field(default_factory=list)
+    """What environments have raised that were made anew."""
+    recreated: int = 0
+    """How often environments were made anew since the run began."""
     nonfinite: str | None = None
     """The first reward or observation that was not finite, in words; the learner skips such updates."""
     phases: dict[int, tuple[int, float]] = field(default_factory=dict)

@@ -54,6 +54,14 @@ class Continuation(ABC):
         """Whether the vector has to be reset before it is stepped on."""
         return False
 
+    def warning(self) -> str:
+        """Returns what has gone wrong and is worth one line; else nothing."""
+        return ""
+
+    @abstractmethod
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes of the environments, by name; see `Loop.set_parameters`."""
+
     @abstractmethod
     def state(self) -> dict[str, Array]:
         """Returns what it takes to go on from here, by name."""
@@ -74,14 +82,24 @@ class ReplayedEpisodes(Continuation):
         """Begins the next episodes where `broken` [N] says so, and nowhere else."""
         return self.stepper.reset_some(broken), broken
 
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes that hold from the next episode of each environment on."""
+        for name in parameters:
+            _refuse(next(filter(None, self.stepper.call("refused_parameter", name)), ""))
+        envs: Any = self.stepper.envs
+        envs.set_attr("parameters", dict(parameters))
+
     def state(self) -> dict[str, Array]:
         """Returns seeds and actions of the running episodes, and where they stand."""
         found = [RunningEpisode(*each) for each in self.stepper.call("running_episode")]
-        numbers = np.array([(e.root, e.number, e.seed, e.checksum, e.steps_before) for e in found], np.int64)
+        counts = [(e.root, e.number, e.seed, e.checksum, e.steps_before, e.recreated) for e in found]
+        numbers = np.array(counts, np.int64)
         totals = as_bits(np.array([e.total_reward for e in found], np.float64))
+        held = [dict(e.parameters) for e in found]
         return {
             "episodes": numbers,
             "returns": totals,
+            **({"parameters": _json(held)} if any(held) else {}),
             **{f"actions/{i}": e.actions for i, e in enumerate(found)},
         }
 
@@ -89,9 +107,12 @@ class ReplayedEpisodes(Continuation):
         """Plays the running episodes again."""
         envs: Any = self.stepper.envs
         episodes = []
-        for i, (root, number, seed, checksum, made) in enumerate(state["episodes"].tolist()):
+        held = _of_json(state["parameters"]) if "parameters" in state else [{}] * envs.num_envs
+        for i, numbers in enumerate(state["episodes"].tolist()):
+            root, number, seed, checksum, before, again = numbers
             actions, total = state[f"actions/{i}"], float(from_bits(state["returns"])[i])
-            episodes.append(RunningEpisode(root, number, seed, actions, total, checksum, made))
+            episode = RunningEpisode(root, number, seed, actions, total, checksum, before, again, held[i])
+            episodes.append(episode)
         envs.set_attr("replayed", episodes)
         space = envs.single_observation_space
         observations = self.stepper.call("replay_episode")
@@ -105,6 +126,14 @@ class ReplayedEpisodes(Continuation):
 
 class ReadState(Continuation):
     """A vector environment whose attributes are plain data: they are read, and written into another one."""
+
+    def __init__(self, stepper: Stepper):
+        super().__init__(stepper)
+        self._attributes = _Attributes(stepper, plain=True)
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes at once: all environments share them."""
+        self._attributes.set(parameters)
 
     def state(self) -> dict[str, Array]:
         """Returns every attribute that is plain data, those that are not arrays as JSON."""
@@ -151,7 +180,8 @@ class ReadState(Continuation):
         return all(
             np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
             for one, other in zip(first, second, strict=True)
-            for a, b in zip(one[:-1], other[:-1], strict=True)
+            for a, b in zip(one, other, strict=True)
+            if isinstance(a, np.ndarray)
         )
 
 
@@ -172,11 +202,25 @@ class ReplayedVector(Continuation):
         self._seed = 0
         self._actions: list[Array] = []
         self._checks = 0.0
+        self._any_ended = False
+        self._warning = ""
+        self._attributes = _Attributes(stepper, plain=False)
+        self._parameters: dict[str, Any] = {}
+        self._changes: list[tuple[int, dict[str, Any]]] = []  # after so many steps; -1: before the reset
 
     def reset(self, seed: int) -> Array:
         """Begins new episodes everywhere; returns their observations [N, ...]."""
-        self._seed, self._checks = seed, 0.0
+        if self.due() and not self._any_ended:
+            self._warning = (
+                f"{len(self._actions) * self.stepper.num_envs:,} steps have passed and no episode has ended: "
+                f"all {self.stepper.num_envs} were cut, and nothing that comes later in them is ever learnt. "
+                f'Single environments are never cut (environment.backend = "gymnasium", '
+                f'environment.vectorization_mode = "sync"); fewer environments (environment.num_envs) '
+                f"are cut later"
+            )
+        self._seed, self._checks, self._any_ended = seed, 0.0, False
         self._actions.clear()
+        self._changes = [(-1, self._parameters)] if self._parameters else []
         return super().reset(seed)
 
     def step(self, actions: Array) -> Transition:
@@ -184,7 +228,19 @@ class ReplayedVector(Continuation):
         self._actions.append(np.array(actions))
         transition = super().step(actions)
         self._checks += float(transition.rewards.sum())
+        self._any_ended |= bool(transition.ended.any())
         return transition
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes at once, and takes note of the step."""
+        self._attributes.set(parameters)
+        if self._parameters != parameters:
+            self._parameters = dict(parameters)
+            self._changes.append((len(self._actions), self._parameters))
+
+    def warning(self) -> str:
+        """Returns that everything was cut and nothing finished, if it has been so."""
+        return self._warning
 
     def due(self) -> bool:
         """Whether the record has become as long as it may."""
@@ -197,13 +253,19 @@ class ReplayedVector(Continuation):
             "seed": np.array(self._seed, np.int64),
             "returns": as_bits(np.array(self._checks)),
             "actions": actions,
+            **({"parameters": _json(self._changes)} if self._changes else {}),
         }
 
     def restore(self, state: Mapping[str, Array]) -> Array:
         """Plays all steps again."""
+        changes = dict(_of_json(state["parameters"]) if "parameters" in state else ())
+        self.set_parameters(changes.get(-1, {}))
         observations = self.reset(int(state["seed"]))
-        for actions in state["actions"]:
+        for number, actions in enumerate(state["actions"]):
+            if number in changes:
+                self.set_parameters(changes[number])
             observations = self.step(actions).observations
+        self.set_parameters(changes.get(len(state["actions"]), self._parameters))
         if as_bits(np.array(self._checks)) != state["returns"]:
             raise BrokenEnvironment(
                 f"{self.stepper.name}: cannot be resumed: {len(state['actions'])} steps were played again "
@@ -239,6 +301,60 @@ def _of(state: Mapping[str, Array], name: str) -> Array:
     """The array of which `_named` made an entry of a state."""
     key = next(each for each in state if each.rpartition(":")[0] == name)
     return state[key].view(key.rpartition(":")[2]).copy()
+
+
+def _json(value: Any) -> Array:
+    """What JSON can hold, as an array of bytes."""
+    return np.frombuffer(json.dumps(value).encode(), np.uint8).copy()
+
+
+def _of_json(array: Array) -> Any:
+    return json.loads(array.tobytes().decode())
+
+
+# Parameters ---------------------------------------------------------------------------------------
+
+
+_OF_GYMNASIUM = {*dir(gym.vector.VectorEnv), *gym.vector.VectorEnv.__annotations__, "env", "closed"}
+"""What every vector environment has, and what is no parameter of it."""
+
+
+class _Attributes:
+    """Attributes of a vector environment, or of what it wraps, that can be set.
+
+    Args:
+        stepper: The vector environment.
+        plain: Whether only those can be that are plain data, and so are saved with it.
+    """
+
+    def __init__(self, stepper: Stepper, plain: bool):
+        self._stepper, self._plain = stepper, plain
+        self._originals: dict[str, tuple[Any, Any]] = {}
+
+    def set(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes; those that were set before and are not named now get their own values."""
+        for name in parameters:
+            if name not in self._originals:
+                owner = self._owner(name)
+                self._originals[name] = owner, getattr(owner, name)
+        for name, (owner, original) in self._originals.items():
+            setattr(owner, name, parameters.get(name, original))
+
+    def _owner(self, name: str) -> Any:
+        found = next((each for each in _layers(self._stepper.envs) if name in vars(each)), None)
+        if found is None:
+            _refuse(f"the vector version of {self._stepper.name} has no attribute {name!r}")
+        value = vars(found)[name]
+        if name in _OF_GYMNASIUM or callable(value):
+            _refuse(f"{name!r} of {self._stepper.name} is no parameter")
+        if self._plain and (value is None or not isinstance(value, _PLAIN)):
+            _refuse(f"{name!r} of {self._stepper.name} is a {type(value).__name__}, and no plain number")
+        return found
+
+
+def _refuse(why: str) -> None:
+    if why:
+        raise ValueError(why)
 
 
 # Plain attributes ---------------------------------------------------------------------------------

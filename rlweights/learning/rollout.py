@@ -43,6 +43,7 @@ class Rollout:
         self._broken = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
+        self._recreated = np.zeros(self.num_envs, np.int64)
 
     def begin(self, iteration: int, attempt: int = 0) -> None:
         """Begins new episodes everywhere, seeded by (seed, iteration, attempt)."""
@@ -57,6 +58,7 @@ class Rollout:
             "attempt": np.array(self._attempt, np.int64),
             "returns": as_bits(self._returns),
             "lengths": self._lengths.copy(),
+            "recreated": self._recreated.copy(),
         }
         return own | {f"envs/{name}": value for name, value in self.episodes.state().items()}
 
@@ -69,6 +71,7 @@ class Rollout:
         self._attempt = int(state["attempt"])
         self._returns[:] = from_bits(state["returns"])
         self._lengths[:] = state["lengths"]
+        self._recreated[:] = state.get("recreated", 0)
         envs = {name.removeprefix("envs/"): x for name, x in state.items() if name.startswith("envs/")}
         self._observations = self.episodes.restore(envs)
 
@@ -130,13 +133,14 @@ class Rollout:
             self._returns += step.rewards
             self._lengths += step.valid
             if step.ended.any():
-                self._close(step.ended, episodes, phases)
+                self._close(step.ended, step.told, episodes, phases)
                 if stepper.separates:
                     has_final[t] = step.ended
                 finals |= {(t, n): final for n, final in step.finals.items()}
         self._observations = current
         if stepper.phases is not None:
             episodes.running_phases = int(stepper.phases.min()), int(stepper.phases.max())
+        episodes.recreated = int(self._recreated.sum())
         if finals:
             times, places = zip(*finals, strict=True)
             final_values[list(times), list(places)] = value(np.stack(list(finals.values())))
@@ -154,9 +158,23 @@ class Rollout:
         )
         return batch, episodes
 
-    def _close(self, ended: Array, episodes: Episodes, phases: Array | None) -> None:
-        """Adds the episodes that ended, in their phases, to the iteration's; begins new ones instead."""
+    def _close(
+        self, ended: Array, told: Mapping[int, dict[str, Any]], episodes: Episodes, phases: Array | None
+    ) -> None:
+        """Adds the episodes that ended, in their phases, to the iteration's; begins new ones instead.
+
+        An episode that ended because its environment raised says nothing about the agent and does not count.
+        """
         known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
+        for n, each in told.items():
+            if "failure" in each:
+                self._recreated[n] = each["recreated"]
+                episodes.failures.append(each["failure"])
+                known[n] = False
+            elif known[n]:
+                for name, value in each.get("reported", {}).items():
+                    total, count = episodes.reported.get(name, (0.0, 0))
+                    episodes.reported[name] = total + value, count + 1
         episodes.count += int(known.sum())
         episodes.total_return += float(self._returns[known].sum())
         episodes.total_length += int(self._lengths[known].sum())

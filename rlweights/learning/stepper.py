@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.environments.replay import described
-from rlweights.learning.spaces import action_decoder, observation_encoder, one_batch
+from rlweights.learning.spaces import Translation, one_batch
 from rlweights.weights.arrays import Array
 
 
@@ -23,6 +23,7 @@ class Transition(NamedTuple):
     ended: Array  # [N] bool, either of both
     valid: Array  # [N] bool, False where the step was a reset that ignored its action
     finals: dict[int, Array]  # where an episode was cut and `observations` shows the next one already
+    told: dict[int, dict[str, Any]]  # what single environments tell of the episodes that ended
 
 
 class Stepper:
@@ -34,17 +35,17 @@ class Stepper:
 
     Args:
         envs: The vector environment.
+        translation: Between its spaces and arrays; None: by its own spaces.
 
     Raises:
         ValueError: If it has a space that is not supported; the message shows it.
     """
 
-    def __init__(self, envs: gym.vector.VectorEnv):
+    def __init__(self, envs: gym.vector.VectorEnv, translation: Translation | None = None):
         self.envs = envs
         self.num_envs = envs.num_envs
         self.name = _name(envs)
-        self.encoder = observation_encoder(envs.single_observation_space)
-        self._decode = action_decoder(envs.single_action_space)
+        self.encoder, self._decode = translation or Translation.of(envs)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # Gymnasium's own default
         self.mode = AutoresetMode(mode)
         self._all = np.ones(self.num_envs, bool)
@@ -101,19 +102,20 @@ class Stepper:
         truncated = self._checked("truncations", truncated, "b", "booleans")
         ended = terminated | truncated
         observations = self._encoded(raw)
-        valid, finals = self._valid, {}
+        valid, finals, told = self._valid, {}, {}
         if valid is not self._all:
             rewards = np.where(valid, rewards, 0.0)
         some = ended.any()
         self._valid = ~ended if some and not self.separates else self._all
         if some and self.separates:
+            told = _told(info.get("final_info"))
             cut = np.flatnonzero(ended & ~terminated)
             if self.mode is AutoresetMode.SAME_STEP:
                 finals = {int(n): self._final(info, int(n)) for n in cut}
             else:
                 finals = {int(n): observations[n].copy() for n in cut}
                 observations = self._reset(options={"reset_mask": ended})
-        return Transition(observations, rewards, terminated, truncated, ended, valid, finals)
+        return Transition(observations, rewards, terminated, truncated, ended, valid, finals, told)
 
     def _reset(self, **arguments: Any) -> Array:
         raw, info = self._asked("reset", **arguments)
@@ -129,9 +131,9 @@ class Stepper:
             self.phases = np.zeros(self.num_envs, np.int64)
         self.phases = np.where(info.get("_phase", self._all), told, self.phases)
 
-    def call(self, name: str) -> Any:
+    def call(self, name: str, *arguments: Any) -> Any:
         """Calls a method of every single environment; returns what each gives."""
-        return self._asked("call", name)
+        return self._asked("call", name, *arguments)
 
     def _asked(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Calls a method of the vector environment; whatever a user's environment raises becomes one line."""
@@ -174,12 +176,33 @@ class Stepper:
         return array
 
 
+_TOLD = ("reported", "recreated", "failure")
+
+
+def _told(final: Any) -> dict[int, dict[str, Any]]:
+    """What `SeededEpisodes` tells of episodes that ended, by environment, out of Gymnasium's batches."""
+    if not isinstance(final, dict):
+        return {}
+    told: dict[int, dict[str, Any]] = {}
+    for key in _TOLD:
+        for n in np.flatnonzero(final.get(f"_{key}", ())):
+            value = final[key]
+            told.setdefault(int(n), {})[key] = (
+                {k: float(v[n]) for k, v in value.items() if f"_{k}" in value and value[f"_{k}"][n]}
+                if isinstance(value, dict)
+                else value[n]
+            )
+    return told
+
+
 def _name(envs: gym.vector.VectorEnv) -> str:
     """The registered id, or the name of the class that was vectorized."""
     registered = getattr(envs.spec, "id", None)
     if registered:
         return registered
     vector: Any = envs.unwrapped
+    if called := getattr(vector, "called", ""):
+        return called
     single = getattr(vector, "envs", None)
     return type(single[0].unwrapped if single else vector).__name__
 

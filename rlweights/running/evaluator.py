@@ -16,9 +16,6 @@ from rlweights.running.config.messages import first_line
 from rlweights.running.video import Film, film
 from rlweights.weights.arrays import Array
 
-MOST_ENVS = 20
-"""Environments that evaluate an agent side by side, at most."""
-
 Act = Callable[[Array], Array]
 """From encoded observations [N, ...] to distribution parameters [N, P]."""
 
@@ -33,24 +30,45 @@ class Evaluator:
 
     def __init__(self, policy: Policy, say: Callable[[str], Any]):
         self._policy = policy
-        self._section = policy.agent.evaluation
+        self._section = section = policy.agent.evaluation
         self._seed = evaluation_seed(policy.agent.seed)
         self._say = say
-        self._envs: dict[int, gym.vector.VectorEnv] = {}
-        self._films = self._section.film_frames > 0
+        self._films = section.film_frames > 0
+        self._envs: gym.vector.VectorEnv | None = None
+        most = max(section.episodes if section.every else 0, section.final_episodes)
+        if most:
+            # Before the first step: what cannot be evaluated must not come out after hours of training.
+            self._envs = policy.environments.vector(min(most, section.num_envs), evaluation=True)
+
+    @property
+    def plan(self) -> str:
+        """What will be evaluated, and how long that takes at most, in words; "" if nothing is."""
+        section, environments = self._section, self._policy.environments
+        parts = []
+        if section.every and section.episodes:
+            parts.append(f"{section.episodes} episodes every {section.every:,} steps")
+        if section.final_episodes:
+            parts.append(f"{section.final_episodes} at the end")
+        if not parts:
+            return ""
+        if (limit := environments.evaluation_limit) is not None:
+            parts.append(f"each of {limit:,} steps at most")
+        if (most := environments.evaluation_steps) is not None:
+            parts.append(f"all of one together of {most:,}")
+        return ", ".join(parts)
 
     def evaluate(self, act: Act, episodes: int) -> Result:
         """Runs whole episodes, from the same seeds each time."""
-        size = min(episodes, MOST_ENVS)
-        if size not in self._envs:
-            self._envs[size] = self._policy.environments.vector(size, evaluation=True)
+        assert self._envs is not None
         return evaluate(
             act,
-            self._envs[size],
+            self._envs,
             self._policy.distribution,
             episodes,
             seed=self._seed,
             deterministic=self._section.deterministic,
+            max_steps=self._policy.environments.evaluation_steps,
+            translation=self._policy.translation,
         )
 
     def scalars(self, result: Result) -> dict[str, float]:
@@ -58,6 +76,8 @@ class Evaluator:
         if cut := result.cut(self._policy.environments.evaluation_limit):
             self._say(f"evaluation: {cut}")
         scalars = {"eval/mean_ep_length": float(result.lengths.mean())}
+        if result.success_rate is not None:
+            scalars["eval/success_rate"] = result.success_rate
         if not np.isfinite(result.returns).all():
             self._say("evaluation: an episode's return is not finite")
             return scalars
@@ -76,9 +96,13 @@ class Evaluator:
             warnings.simplefilter("ignore")  # what cannot be rendered is not worth more than one line
             try:
                 env = self._policy.environments.rendered("rgb_array")
-            except ConfigError:
-                self._films = False  # it renders nowhere
-                return None
+            except ConfigError as error:
+                self._films = False
+                if error.__cause__ is not None and not isinstance(
+                    error.__cause__, gym.error.Error | TypeError
+                ):
+                    self._say(f"no film of the agent: {first_line(error)}")
+                return None  # most often it renders nowhere
             try:
                 performer = self._policy.performer(act, self._seed)
                 return film(env, performer, self._seed, self._section.film_frames)
@@ -92,5 +116,6 @@ class Evaluator:
 
     def close(self) -> None:
         """Closes the environments."""
-        for envs in self._envs.values():
-            envs.close()
+        if self._envs is not None:
+            with contextlib.suppress(Exception):  # all that they were made for is done
+                self._envs.close()

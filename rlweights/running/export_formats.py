@@ -50,14 +50,17 @@ def _observations(agent: Any) -> Any:
 
     encoder, normalization = agent.policy.encoder, agent.policy.networks.normalization
     rng = np.random.default_rng(0)
-    if encoder.is_image:
+    if encoder.dtype == "uint8":
         return rng.integers(0, 256, (16, *encoder.shape), dtype=np.uint8)
     observations = rng.standard_normal((16, *encoder.shape), dtype=np.float32)
-    if normalization is None:
-        return observations
-    observations[12:] *= 20  # beyond the limit to which normalized observations are clipped
-    mean, inverse, _ = normalization.numpy_scale()
-    return mean + observations / inverse
+    if normalization is not None:
+        observations[12:] *= 20  # beyond the limit to which normalized observations are clipped
+        mean, inverse, _ = normalization.numpy_scale()
+        observations = mean + observations / inverse
+    for part in encoder.parts:
+        if part.kind == "index":
+            observations[:, part.start : part.end] = rng.integers(0, part.counts, (16, part.size))
+    return observations
 
 
 def _functional(agent: Any) -> Any:
@@ -74,7 +77,7 @@ def _functional(agent: Any) -> Any:
         x = keras.layers.Rescaling(1.0, (-mean).tolist(), name="centre")(x)
         x = keras.layers.Rescaling(inverse.tolist(), name="normalize")(x)
         x = keras.ops.clip(x, -limit, limit)
-    x = _hidden(trunk, x)
+    x = _hidden(trunk, x, inputs)
     outputs = _copy(policy.head)(x)
     if policy.log_std is not None:
         size = policy.outputs
@@ -86,26 +89,62 @@ def _functional(agent: Any) -> Any:
     return model
 
 
-def _hidden(trunk: Any, x: Any) -> Any:
-    """The trunk's layers, the user's as they are; images are scaled unless they are normalized."""
+def _hidden(trunk: Any, x: Any, inputs: Any) -> Any:
+    """The trunk's layers, the user's as they are; images are scaled unless normalized.
+
+    Args:
+        trunk: The trunk.
+        x: Observations, normalized if the agent normalizes them.
+        inputs: Observations as they came, for indices.
+    """
     import keras
 
     from rlweights.learning.networks import CustomTrunk
 
     if trunk.normalization is None and x.dtype == "uint8":
-        x = keras.layers.Rescaling(1 / 255, name="scale")(x)
+        low, factor = trunk.pixels
+        x = keras.layers.Rescaling(factor, -low * factor, name="scale")(x)
     if isinstance(trunk, CustomTrunk):
-        return trunk.model(x)
-    if trunk.convolutions:
-        for layer in trunk.convolutions:
-            x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(_copy(layer)(x))
-        x = keras.layers.Flatten(name="flat")(x)
+        return trunk.model(trunk.divided_up(x, inputs))
+    if trunk.parts:
+        x = _joined(trunk, x, inputs)
+    elif trunk.convolutions:
+        x = _convolved(trunk, trunk.convolutions, x, "flat")
     for layer, norm in zip(trunk.hidden, trunk.norms, strict=True):
         x = _copy(layer)(x)
         if norm is not None:
             x = _copy(norm)(x)
         x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(x)
     return x
+
+
+def _convolved(trunk: Any, layers: Any, x: Any, name: str) -> Any:
+    import keras
+
+    for layer in layers:
+        x = keras.layers.Activation(trunk.activation, name=f"{layer.name}_activation")(_copy(layer)(x))
+    return keras.layers.Flatten(name=name)(x)
+
+
+def _joined(trunk: Any, x: Any, inputs: Any) -> Any:
+    """The parts of flat observations beside each other, as the trunk has them, of Keras' own layers."""
+    import keras
+
+    found = []
+    for i, part in enumerate(trunk.parts):
+        piece = (inputs if part.kind == "index" else x)[:, part.start : part.end]
+        if part.kind == "image":
+            piece = keras.layers.Reshape(part.shape, name=f"image_{i}")(piece)
+            piece = _convolved(trunk, trunk.branches[part.name], piece, f"flat_{i}")
+        elif part.kind == "index":
+            table = trunk.tables[part.name]
+            if len(part.counts) > 1:
+                piece = keras.layers.Rescaling(1.0, table.firsts.tolist(), name=f"rows_{i}")(piece)
+            rows, width = table.embeddings.shape
+            piece = keras.layers.Embedding(rows, width, name=table.name)(piece)
+            piece = keras.layers.Flatten(name=f"flat_{i}")(piece)
+        found.append(piece)
+    return found[0] if len(found) == 1 else keras.layers.Concatenate(name="joined")(found)
 
 
 def _copy(layer: Any) -> Any:
@@ -118,7 +157,8 @@ def _fill(model: Any, policy: Any) -> None:
 
     trunk, own = policy.trunk, []  # the user's model is not copied, but taken as it is
     if isinstance(trunk, Trunk):
-        own = [*trunk.convolutions, *trunk.hidden, *[n for n in trunk.norms if n is not None]]
+        norms = [n for n in trunk.norms if n is not None]
+        own = [*trunk.convolutions, *trunk.tables.values(), *trunk.hidden, *norms]
     for layer in [*own, policy.head]:
         model.get_layer(layer.name).set_weights(layer.get_weights())
 

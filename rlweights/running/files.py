@@ -5,6 +5,8 @@ import errno
 import os
 import re
 import secrets
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -89,3 +91,21 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def on_standard_error() -> Iterator[None]:
+    """Lets everything that is printed in the block go to standard error, what C++ code prints too."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # there is none
+        kept = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)

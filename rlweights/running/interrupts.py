@@ -15,7 +15,9 @@ class Interrupts:
 
     A second signal has the default effect and ends the process at once, even where Python would not get to
     see it: in a step of an environment that hangs, or in a long compilation. No file that the process writes
-    is harmed by that. In a thread other than the main one nothing is changed.
+    is harmed by that. Where a person is at the prompt, a notebook's or Python's own, a second SIGINT raises
+    KeyboardInterrupt instead, and what the process holds is kept. In a thread other than the main one nothing
+    is changed.
 
     Attributes:
         number: The signal that came, if one did.
@@ -39,9 +41,18 @@ class Interrupts:
     def _handle(self, number: int, frame: object) -> None:
         self.number = number
         for each in self._previous:
-            signal.signal(each, signal.SIG_DFL)
+            interrupts = each == signal.SIGINT and at_a_prompt()
+            signal.signal(each, signal.default_int_handler if interrupts else signal.SIG_DFL)
         name = signal.Signals(number).name
         _say(f"stopping by {name}; the weights will be saved (a second signal ends the run at once)")
+
+
+def at_a_prompt() -> bool:
+    """Whether a person works in this process: a notebook, IPython, or Python's own prompt."""
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return True
+    found = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return found is not None and found() is not None
 
 
 def _say(text: str) -> None:

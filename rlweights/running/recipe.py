@@ -1,5 +1,6 @@
 """An agent before training: finds it, changes it, and trains it from Python as from the command line."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 
 from rlweights.errors import ConfigError
-from rlweights.running.config import agent_file
+from rlweights.running.config import agent_file, objects
 from rlweights.running.config.schema import UNSET, Agent
 
 if TYPE_CHECKING:
+    from rlweights.running.callbacks import Callback
     from rlweights.running.trained import TrainedAgent
     from rlweights.running.trainer import Outcome
+
+_ALONE = ("environment.num_envs=1", "evaluation.num_envs=1", "evaluation.every=0")
+"""An instance is one environment: it is evaluated when it trains no more."""
 
 Changes = Mapping[str, Any] | Sequence[str]
 """Changes of an agent file: {"algorithm.gamma": 0.98}, or as after --set ["algorithm.gamma=0.98"]."""
@@ -25,7 +30,15 @@ class Recipe:
         agent: Name of a shipped agent, an agent file or a run folder.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
             "interventions.clipping.bound". None switches off a setting that may be off.
-        env: A Gymnasium id instead of an agent: the shipped agent's settings for it, or general defaults.
+        env: An environment instead of an agent: a Gymnasium id, `module:Class`, `file.py:Class`; or a class,
+            a function that makes one, or an instance, which is one environment. A shipped agent's settings
+            for it are taken, or general defaults.
+        env_kwargs: Arguments of the environment, any Python objects: the run keeps their names only.
+        start: A run folder whose weights and normalization training begins with, instead of fresh ones; the
+            shapes must fit. These are the weights of its best evaluation. The new run keeps a copy, and needs
+            the other one no more. Left out: as the run did, if `agent` is a run folder.
+        start_optimizer: Whether to take the optimizer's state as well; both are then those of the newest
+            checkpoint.
 
     Attributes:
         agent: The validated configuration, `rlweights.running.config.schema.Agent`.
@@ -45,22 +58,43 @@ class Recipe:
 
     agent: Agent
 
-    def __init__(self, agent: str | Path = "cartpole", changes: Changes = (), *, env: str | None = None):
-        self._given = agent, env
-        self.overrides = _overrides(changes)
+    def __init__(
+        self,
+        agent: str | Path = "cartpole",
+        changes: Changes = (),
+        *,
+        env: Any = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        start: str | Path | None = None,
+        start_optimizer: bool = False,
+    ):
+        if start_optimizer and start is None:
+            raise ConfigError("start_optimizer: takes the optimizer of a run, and `start` names none")
+        self._given: dict[str, Any] = {"env": env, "start": start, "start_optimizer": start_optimizer}
+        self._agent = agent
+        self._repeated: Path | None = None
+        given = {f"environment.kwargs.{key}": value for key, value in (env_kwargs or {}).items()}
+        self.overrides = (*_overrides(changes), *_overrides(given))
         if env is not None:
-            self.agent = agent_file.for_environment(env, self.overrides)
-            self.source, self.folder, self.name = f"--env {env}", Path(), env.replace("/", "_")
+            text = env if isinstance(env, str) else objects.environment_reference(env)
+            if objects.is_instance(env):
+                self.overrides = (*_ALONE, *self.overrides)
+            self.agent = agent_file.for_environment(text, self.overrides)
+            self.source, self.folder = f"--env {text}", Path()
+            self.name = agent_file.run_name(text)
             return
         path = agent_file.find(str(agent))
         self.agent = agent_file.load(path, self.overrides)
         self.source, self.folder = str(path), path.parent
-        self.name = path.parent.parent.name if path.name == agent_file.AGENT else path.stem
+        if path.name == agent_file.AGENT:
+            self._repeated = path.parent
+        self.name = agent_file.run_name(
+            path.parent.resolve().parent.name if path.name == agent_file.AGENT else path.stem
+        )
 
     def changed(self, changes: Changes) -> "Recipe":
         """Returns a recipe with further changes; arguments and errors are those of the class."""
-        agent, env = self._given
-        return Recipe(agent, [*self.overrides, *_overrides(changes)], env=env)
+        return Recipe(self._agent, [*self.overrides, *_overrides(changes)], **self._given)
 
     def begin(
         self,
@@ -70,19 +104,26 @@ class Recipe:
         resume: bool = False,
         quiet: bool = False,
         watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
     ) -> "Outcome":
         """Trains, and returns how it ended (arguments and errors: `train`)."""
         from rlweights.running import session
+        from rlweights.running.warm_start import WarmStart
 
+        start = None
+        if self._given["start"] is not None:
+            start = WarmStart.of(Path(self._given["start"]), self._given["start_optimizer"])
+        elif self._repeated is not None:
+            start = WarmStart.recorded(self._repeated)
+        origin = (self.agent, self.source, self.folder)
+        options: Any = {"quiet": quiet, "watch": watch, "callbacks": callbacks, "start": start}
         if folder is None:
             if resume:
                 raise ConfigError("resume = True: needs the folder of the run, `folder`")
-            return session.begin(
-                self.agent, self.source, self.folder, runs, self.name, quiet=quiet, watch=watch
-            )
+            return session.begin(*origin, runs, self.name, **options)
         if not resume and folder.exists():
             raise ConfigError(f"{folder}: exists already; `resume` goes on with a run, or begins it")
-        return session.begin_or_resume(self.agent, self.source, self.folder, folder, quiet=quiet, watch=watch)
+        return session.begin_or_resume(*origin, folder, **options)
 
     def train(
         self,
@@ -92,6 +133,7 @@ class Recipe:
         resume: bool = False,
         quiet: bool = False,
         watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
     ) -> "TrainedAgent":
         """Trains into a run folder and returns the `TrainedAgent` of it.
 
@@ -106,11 +148,13 @@ class Recipe:
                 and goes on with it, however often the process was killed in between.
             quiet: Whether to show no progress.
             watch: Whether to start TensorBoard beside the training, and show its address.
+            callbacks: Instances of `rlweights.Callback`: code of your own beside the run.
 
         Raises:
             ConfigError: If the agent cannot be built, or the folder cannot be written or trains something
                 else.
             TrainingStopped: If updates were not finite for too long.
+            CallbackError: If a callback failed.
             BrokenEnvironment: If the environment failed.
             CheckpointError: If a checkpoint could not be written or read.
             RecordsError: If the records could not be written.
@@ -118,9 +162,37 @@ class Recipe:
         """
         from rlweights.running.trained import TrainedAgent
 
-        chosen = None if folder is None else Path(folder)
-        outcome = self.begin(Path(runs), folder=chosen, resume=resume, quiet=quiet, watch=watch)
+        chosen, options = None if folder is None else Path(folder), {"quiet": quiet, "watch": watch}
+        outcome = self.begin(Path(runs), folder=chosen, resume=resume, callbacks=callbacks, **options)
         return TrainedAgent(outcome.folder)
+
+    @staticmethod
+    def resume(
+        run: str | Path,
+        changes: Changes = (),
+        *,
+        quiet: bool = False,
+        watch: bool = False,
+        callbacks: "Sequence[Callback]" = (),
+    ) -> "TrainedAgent":
+        """Goes on with a run from its newest checkpoint, as `train --resume` does, and returns its agent.
+
+        Args:
+            run: The run folder.
+            changes: Settings that differ, by their keys; only those that do not change what is trained.
+            quiet: Whether to show no progress.
+            watch: Whether to start TensorBoard beside the training, and show its address.
+            callbacks: Those that the run was begun with, in their order; further ones may follow.
+
+        Raises:
+            ConfigError: If the folder is no run, what it trains would change, or a callback is missing; the
+                other errors are those of `train`.
+        """
+        from rlweights.running import session
+        from rlweights.running.trained import TrainedAgent
+
+        session.resume(Path(run), _overrides(changes), quiet=quiet, watch=watch, callbacks=callbacks)
+        return TrainedAgent(run)
 
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
@@ -133,7 +205,16 @@ def _overrides(changes: Changes) -> tuple[str, ...]:
         raise ConfigError(f"changes = {changes!r}: takes a mapping, or a list of key=value")
     if not isinstance(changes, Mapping):
         return tuple(changes)
-    return tuple(f"{key}={_toml(key, value)}" for key, value in changes.items())
+    return tuple(f"{key}={_toml(key, _kept(key, value))}" for key, value in changes.items())
+
+
+def _kept(key: str, value: Any) -> Any:
+    """A change as an agent file can hold it: arguments of environments may be tuples and any objects."""
+    if re.match(r"(environment|evaluation)\.kwargs\b|environment\.wrappers\b", key):
+        return objects.encoded(value)
+    if key in ("environment", "evaluation") and isinstance(value, Mapping):
+        return {name: _kept(f"{key}.{name}", each) for name, each in value.items()}
+    return value
 
 
 def _toml(key: str, value: Any) -> str:

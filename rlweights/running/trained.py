@@ -1,15 +1,18 @@
 """A trained agent: a run folder turned back into a policy that acts."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlweights.errors import ConfigError
+from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError
 from rlweights.learning.evaluation import Result, evaluate, evaluation_seed
-from rlweights.learning.spaces import action_decoder
+from rlweights.learning.fitting import batched
 from rlweights.running.building.policy import Policy
+from rlweights.running.config import objects
+from rlweights.running.config.schema import Agent
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.saving import checkpoint_file, run_folder
 from rlweights.running.video import play
@@ -31,6 +34,8 @@ class TrainedAgent:
     Args:
         run: The run folder.
         which: "best" or "latest"; best falls back to latest if no evaluation was made.
+        env: Another environment to act in, as for `Recipe`; None: the run's.
+        env_kwargs: Arguments of the environment that differ, any Python objects.
 
     Attributes:
         folder: The run folder.
@@ -39,15 +44,22 @@ class TrainedAgent:
         policy: Spaces, networks and environments, see `rlweights.running.building.policy.Policy`.
 
     Raises:
-        ConfigError: If the folder is no run, or holds no weights yet.
+        ConfigError: If the folder is no run, or holds no weights yet; or the weights do not fit `env`.
         CheckpointError: If the weights are damaged.
     """
 
-    def __init__(self, run: str | Path, which: str = "best"):
+    def __init__(
+        self,
+        run: str | Path,
+        which: str = "best",
+        *,
+        env: Any = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ):
         self.folder = Path(run)
         if which not in WHICH:
             raise ConfigError(f"which = {which!r}: takes {' or '.join(map(repr, WHICH))}")
-        agent = run_folder.read(self.folder)
+        agent = _elsewhere(run_folder.read(self.folder), env, env_kwargs or {})
         candidates = [self.folder / name / "weights.safetensors" for name in (which, "latest")]
         found = next((each for each in candidates if each.is_file()), None)
         if found is None:
@@ -56,11 +68,18 @@ class TrainedAgent:
         self.policy = Policy(agent, str(self.folder / run_folder.AGENT), self.folder)
         variables = {v.path: v for v in self.policy.networks.variables}
         expect = {name: (tuple(v.shape), v.dtype) for name, v in variables.items()}
-        tensors, self.metadata = checkpoint_file.load(found, expect)
+        try:
+            tensors, self.metadata = checkpoint_file.load(found, expect)
+        except CheckpointError as error:
+            if env is None and not env_kwargs:
+                raise
+            name = agent.environment.id
+            raise ConfigError(
+                f"{run}: what it has learned does not fit the spaces of {name}: {error}"
+            ) from None
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = self.policy.acting()
-        self._greedy = self.policy.actor(self._act)
 
     def history(self) -> dict[str, Series]:
         """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""
@@ -73,14 +92,37 @@ class TrainedAgent:
         """Returns actions [N, ...] for a batch of observations, in the form that the environment takes.
 
         Args:
-            observations: A batch in the form that Gymnasium's vector environments give.
+            observations: A batch in the form that Gymnasium's vector environments give, or one observation.
             deterministic: Whether to take the most likely action rather than to sample.
             seed: Seed of sampled actions.
+
+        Returns:
+            An action for each observation [N, ...]; for one observation one action, as `env.step` takes it.
+
+        Raises:
+            ConfigError: If it is neither, or not finite; the message has both shapes.
         """
-        encoded = self.policy.encoder.encode(observations)
+        return self._predicted(*self._batched(observations), deterministic, seed)
+
+    def _batched(self, observations: Any) -> tuple[Any, bool]:
+        try:
+            return batched(self.policy.encoder.space, observations)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def _predicted(self, batch: Any, single: bool, deterministic: bool = True, seed: int = 0) -> Any:
+        try:
+            encoded = self.policy.encoder.encode(batch)
+        except (ValueError, TypeError, IndexError) as error:
+            raise ConfigError(f"observations do not fit {self.policy.encoder.space}: {error}") from None
         rng = None if deterministic else np.random.default_rng(seed)
-        action = self.policy.distribution.choose_numpy(self._act(encoded), rng)
-        return action_decoder(self.policy.action_space)(action)
+        actions = self.policy.translation.decode(
+            self.policy.distribution.choose_numpy(self._act(encoded), rng)
+        )
+        if not single:
+            return actions
+        box = self.policy.action_space.shape == () and actions.dtype.kind == "f"
+        return np.asarray(actions[0]) if box else actions[0]  # a box without dimensions contains arrays only
 
     def evaluate(
         self, episodes: int = 100, seed: int | None = None, deterministic: bool | None = None
@@ -99,11 +141,20 @@ class TrainedAgent:
         if deterministic is None:
             deterministic = self.policy.agent.evaluation.deterministic
         seed = evaluation_seed(self.policy.agent.seed) if seed is None else seed
-        envs = self.policy.environments.vector(min(episodes, 20), evaluation=True)
-        try:
-            return evaluate(self._act, envs, self.policy.distribution, episodes, seed, deterministic)
-        finally:
-            envs.close()
+        environments = self.policy.environments
+        size = min(episodes, self.policy.agent.evaluation.num_envs)
+        envs = environments.vector(size, evaluation=True)
+        with self._traced(), contextlib.closing(envs):
+            return evaluate(
+                self._act,
+                envs,
+                self.policy.distribution,
+                episodes,
+                seed,
+                deterministic,
+                environments.evaluation_steps,
+                self.policy.translation,
+            )
 
     def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[Array], list[float], float]:
         """Plays episodes in the rendered environment, acting as in the run's evaluations.
@@ -137,12 +188,47 @@ class TrainedAgent:
         return self._play(self.policy.environments.rendered("human"), episodes, seed, lambda: None)
 
     def _play(self, env: Any, episodes: int, seed: int, look: Callable[[], Any]) -> list[float]:
-        try:
+        with self._traced(), contextlib.closing(env):
             seeds = range(seed, seed + episodes)
             return [play(env, self.policy.performer(self._act, each), each, look) for each in seeds]
-        finally:
-            env.close()
+
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
+        """Writes the traceback of what an environment has raised into the run folder, and says where."""
+        try:
+            yield
+        except BrokenEnvironment as error:
+            if not error.details:
+                raise
+            path = self.folder / "error.txt"
+            try:
+                path.write_text(error.details, encoding="utf-8")
+            except OSError:
+                raise error from None
+            raise BrokenEnvironment(f"{error}. The whole traceback: {path}") from error
 
     def act(self, observation: Any) -> Any:
-        """Returns the most likely action for one observation."""
-        return self._greedy(observation)
+        """Returns the most likely action for one observation.
+
+        Raises:
+            ConfigError: If it is not one, or not finite; the message has both shapes.
+        """
+        batch, single = self._batched(observation)
+        if not single:
+            raise ConfigError("observations of a batch: act takes one observation; predict takes a batch")
+        return self._predicted(batch, single)
+
+
+def _elsewhere(agent: Agent, env: Any, kwargs: Mapping[str, Any]) -> Agent:
+    """The agent, to act in another environment or with other arguments of it."""
+    section, evaluation = agent.environment, agent.evaluation
+    if env is not None:
+        text = env if isinstance(env, str) else objects.environment_reference(env)
+        section = section.model_copy(
+            update={"id": text, "backend": "gymnasium", "vectorization_mode": None, "num_threads": 0}
+        )
+        if objects.is_instance(env):
+            evaluation = evaluation.model_copy(update={"num_envs": 1})
+    others = {key: objects.encoded(value) for key, value in kwargs.items()}
+    evaluation = evaluation.model_copy(update={"kwargs": evaluation.kwargs | others})
+    return agent.model_copy(update={"environment": section, "evaluation": evaluation})

@@ -3,12 +3,15 @@
 import contextlib
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlweights.errors import (
     FORESEEN,
     BrokenEnvironment,
+    CallbackError,
     CheckpointError,
     ConfigError,
     RecordsError,
@@ -18,6 +21,7 @@ from rlweights.learning.batch import Episodes
 from rlweights.learning.evaluation import Result
 from rlweights.learning.inspection import Inspection
 from rlweights.running.building.assembly import Assembly
+from rlweights.running.callbacks import Callback, Callbacks, names_of
 from rlweights.running.config.messages import first_line
 from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
@@ -40,11 +44,13 @@ class Outcome:
     Attributes:
         folder: The run folder.
         evaluation: The last evaluation; None if there was none.
+        finished: Whether this session has used up the budget.
         env_steps: Environment steps of the whole run.
         seconds: How long this session of it took.
         signal: The signal that ended it, if one did.
         resumes_at: The step of the newest checkpoint, 0 if there is none.
         made: Environment steps of this session.
+        stopped: By which callback it was stopped before the end of its budget, and why; else nothing.
     """
 
     folder: Path
@@ -54,6 +60,8 @@ class Outcome:
     signal: int | None = None
     resumes_at: int = 0
     made: int = 0
+    stopped: str = ""
+    finished: bool = False
 
 
 class Trainer:
@@ -65,20 +73,33 @@ class Trainer:
     Args:
         assembly: The agent.
         console: Shows progress.
+        callbacks: The user's own code beside the run.
+
+    Raises:
+        ConfigError: If one of them is no callback.
     """
 
-    def __init__(self, assembly: Assembly, console: Console):
+    def __init__(self, assembly: Assembly, console: Console, callbacks: Sequence[Callback] = ()):
+        names_of(callbacks)
         self.assembly = assembly
         self.agent = assembly.agent
         self.learner = assembly.learner
         self.console = console
         self.loop = assembly.make_loop()
         self.folder = Path()
+        self._callbacks = Callbacks(callbacks, assembly, self.loop)
+        self._callbacks_began: dict[str, Any] = {}
+        self._warned = False
         self._progress = Progress(Best(self._weights()))
         self._guard = Guard(self.agent.guard)
         self._interrupts = Interrupts()
         self._rate = Rate()
-        self._evaluator = Evaluator(assembly, self._say)
+        try:
+            self._evaluator = Evaluator(assembly, self._say)
+        except BaseException:
+            self.loop.close()
+            raise
+        self._result: Result | None = None
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
         self._probe: Array | None = None
@@ -86,7 +107,11 @@ class Trainer:
         self._loop_state: dict[str, Array] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
-            for steps in (self.agent.logging.every, self.agent.evaluation.every, self.agent.checkpoint.every)
+            for steps in (
+                self.agent.logging.every,
+                self.agent.evaluation.every if self.agent.evaluation.episodes else 0,
+                self.agent.checkpoint.every,
+            )
         )
 
     def __enter__(self) -> "Trainer":
@@ -95,6 +120,11 @@ class Trainer:
     def __exit__(self, *error: object) -> None:
         self._evaluator.close()
         self.loop.close()
+
+    @property
+    def evaluations(self) -> str:
+        """What will be evaluated, in words; "" if nothing is."""
+        return self._evaluator.plan
 
     @property
     def iteration(self) -> int:
@@ -117,6 +147,7 @@ class Trainer:
 
         Raises:
             TrainingStopped: If updates were not finite for too long.
+            CallbackError: If a callback failed.
             BrokenEnvironment: If the environment failed.
             CheckpointError: If a checkpoint could not be written, or if there are some and none can be read.
             RecordsError: If the records could not be written.
@@ -128,30 +159,43 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(RunLock(folder))
             self._interrupts = stack.enter_context(Interrupts())
+            self._tell(self._callbacks.begin, folder)
+            self._callbacks_began = self._callbacks.state()
             self._state = RunState(folder, self.agent, self.learner, self.loop)
             if resume and self._finished_before():
-                return Outcome(folder, None, self.env_steps, time.monotonic() - started)
+                self._tell(self._callbacks.end, self.iteration)
+                seconds, stopped = time.monotonic() - started, self._callbacks.stopped
+                return Outcome(folder, None, self.env_steps, seconds, stopped=stopped)
             first = self.env_steps
             records = stack.enter_context(Records(folder, resume_step=first if resume else None))
             self._introduce(records)
             try:
                 self._set_out()
-                result = self._train(records)
-                if result is None:
+                if not self._train(records):
                     self._end(records, success=False)
             except Exception as error:
                 with contextlib.suppress(CheckpointError, RecordsError):  # what came first is told
                     self._end(records, success=False)
                 raise self._explained(error) from error
+            self._tell(self._callbacks.end, self.iteration)
         return Outcome(
             folder,
-            result,
+            self._result,
             self.env_steps,
             time.monotonic() - started,
             self._interrupts.number,
             self._state.newest or 0,
             self.env_steps - first,
+            self._callbacks.stopped,
+            self._progress.finished,
         )
+
+    def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
+        """Calls callbacks before or after training; what goes wrong in them is explained."""
+        try:
+            hook(*arguments)
+        except CallbackError as error:
+            raise self._explained(error) from error
 
     def _finished_before(self) -> bool:
         """Takes over the newest checkpoint; True if there is nothing left to train."""
@@ -162,7 +206,7 @@ class Trainer:
                 f"{self.folder}: budget.total_timesteps = {self.agent.budget.total_timesteps} is less than "
                 f"the {self.env_steps} steps that the run has made already"
             )
-        if self._progress.finished and self.iteration == total:
+        if self._progress.finished and (self.iteration == total or self._callbacks.stopped):
             return True
         self._progress.finished = False
         run_folder.update(self.folder, self.agent)
@@ -173,6 +217,7 @@ class Trainer:
 
     def _set_out(self) -> None:
         """Begins the episodes of a run, or goes on with those of the checkpoint that it is resumed from."""
+        self.loop.set_parameters(self._callbacks.parameters)
         if self._loop_state:
             self.loop.restore(self._loop_state)
         else:
@@ -200,57 +245,77 @@ class Trainer:
         records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
         records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
 
-    def _train(self, records: Records) -> Result | None:
-        """Trains, evaluates and saves; None if a signal came before the end."""
+    def _train(self, records: Records) -> bool:
+        """Trains, evaluates and saves; False if a signal came before the end."""
         while self._interrupts.number is None:
             try:
-                if self.iteration < self.agent.total_iterations:
+                if self._progress.evaluation_due:
+                    self._evaluate(records, self.agent.evaluation.episodes)
+                if self.iteration < self.agent.total_iterations and not self._callbacks.stopped:
                     self._advance(records)
                     continue
-                result = self._evaluate(records, self.agent.evaluation.final_episodes)
+                self._result = self._evaluate(records, self.agent.evaluation.final_episodes)
                 self._end(records, success=True)
                 self._progress.finished = True
                 self._save(records)  # last: a run that is marked as finished has everything else on disk
-                return result
+                return True
             except NotFinite as error:
                 self._go_back(str(error), records)
             except BrokenEnvironment:
                 if self._interrupts.number is None:
                     raise
-                return None  # the signal has reached processes of the environment's own
+                return False  # the signal has reached processes of the environment's own
         if self.iteration:
             with contextlib.suppress(NotFinite):  # then the last good checkpoint is the one to resume
                 self._save(records)
-        return None
+        return False
 
     def _advance(self, records: Records) -> None:
         """Runs some iterations, up to whatever needs the weights as they are then, and does it."""
         total = self.agent.total_iterations
         section = self.agent.logging
         looks = [self._rows * each for each in (section.diagnostics_every, section.histograms_every)]
-        cycles = [every for every in (self._evaluations, self._saves, *looks) if every]
+        whole = self._callbacks.every_iteration
+        calls = min(self._rows, self.loop.most_iterations) if whole else 0
+        cycles = [every for every in (self._evaluations, self._saves, *looks, calls) if every]
         limit = min([total - self.iteration, *(every - self.iteration % every for every in cycles)])
         done = self.loop.advance(self.iteration, limit)
+        # How much one call does depends on the clock; what a callback sees and changes must not.
+        while whole and len(done) < limit:
+            done += self.loop.advance(self.iteration + len(done), limit - len(done))
         self._rate.tick(len(done) * self.agent.steps_per_iteration)
         for scalars, episodes in done:
+            self._write_recorded(records)
             self._progress.iteration += 1
             self._progress.window.add(episodes)
             self._guard.judge(scalars, episodes)
             if episodes.nonfinite is not None:
                 self.console.note_reason(episodes.nonfinite)
+            for failure in episodes.failures:
+                self._say(f"{failure}; the environment was made anew ({episodes.recreated} so far)")
+            if self.agent.environment.on_error == "recreate":
+                scalars = scalars | {"environment/recreated": float(episodes.recreated)}
             self._record(records, scalars)
             self._record_phase(records, episodes)
-        if self.iteration == total:
+            if whole:
+                self._callbacks.iterated(self.iteration, self._progress.window.scalars() | scalars)
+        if not self._warned and (warning := self.loop.warning()):
+            self._warned = True
+            self._say(warning)
+        if self.iteration == total or self._callbacks.stopped:
             return
         if self._evaluations and self.iteration % self._evaluations == 0:
             with self._rate.paused():
                 self._evaluate(records, self.agent.evaluation.episodes)
+            if self._callbacks.stopped:
+                return
         if self._saves and self.iteration % self._saves == 0:
             self._save(records)
             self._guard.passed()
 
     def _end(self, records: Records, success: bool) -> None:
         """Saves the latest weights and ends the session in the records."""
+        self._write_recorded(records)
         with self.learner.optimizer.evaluation():
             self._state.write("latest", self._weights(), {"env_steps": self.env_steps})
         records.summary(layout.hparams_end(success), self.env_steps)
@@ -266,6 +331,8 @@ class Trainer:
         if self._guard.may_go_back():
             if not self._restore():
                 self._progress = self._state.start_over()
+                self._callbacks.restore(0, self._callbacks_began)
+            self.loop.set_parameters(self._callbacks.parameters)
             self._progress.attempt = attempt
             self._state.write_best(self._progress)
             records.rewind(self.env_steps)
@@ -301,6 +368,11 @@ class Trainer:
         if closed:
             records.write(self.env_steps, closed)
 
+    def _write_recorded(self, records: Records) -> None:
+        """Records what callbacks have to say about this step."""
+        if scalars := self._callbacks.recorded():
+            records.write(self.env_steps, scalars)
+
     def _inspected(self) -> Inspection:
         if self._inspection is None:
             self._inspection = Inspection(self.learner, self._initial, self._probed())
@@ -312,18 +384,36 @@ class Trainer:
             self._probe = self.loop.probe()
         return self._probe
 
-    def _evaluate(self, records: Records, episodes: int) -> Result:
-        """Evaluates clean (or averaged) weights in the real environment; keeps the best ones."""
+    def _evaluate(self, records: Records, episodes: int) -> Result | None:
+        """Evaluates clean (or averaged) weights in the real environment; keeps the best ones.
+
+        None if no episodes are wanted. If it fails, a checkpoint is written first: what was trained is kept,
+        and the evaluation is made when the run is resumed.
+        """
+        if not episodes:
+            return None
+        self._progress.evaluation_due = self.iteration < self.agent.total_iterations
+        try:
+            with self.learner.optimizer.evaluation():
+                result = self._evaluator.evaluate(self.assembly.acting(), episodes)
+        except Exception:
+            with contextlib.suppress(NotFinite, CheckpointError, RecordsError):  # the first error is told
+                self._save(records)
+            raise
+        self._progress.evaluation_due = False
         with self.learner.optimizer.evaluation():
             act = self.assembly.acting()
-            result = self._evaluator.evaluate(act, episodes)
+            scalars = self._evaluator.scalars(result)
+            stopped = self._callbacks.stopped
+            self._callbacks.evaluated(self.iteration, scalars)
+            if self._callbacks.stopped and not stopped:
+                return result  # the last evaluation follows at once and takes its place
             if self._progress.best.beaten_by(result.mean):
                 self._progress.best = Best(self._weights(), result.mean, self.env_steps)
                 self._state.write_best(self._progress)
             if self._is_filmed() and (shown := self._evaluator.film(act)):
                 picture = gif(shown.frames, shown.fps)
                 records.animation(self.env_steps, "eval/episode", picture, shown.frames[0].shape[:2])
-        scalars = self._evaluator.scalars(result)
         records.write(self.env_steps, scalars)
         self.console.update(self.env_steps, scalars, None)
         return result
@@ -331,8 +421,8 @@ class Trainer:
     def _is_filmed(self) -> bool:
         """Whether the evaluation that is due now is filmed; the last one always is."""
         every = self.agent.evaluation.film_every * self._evaluations
-        last = self.iteration == self.agent.total_iterations
-        return last or bool(every and self.iteration % every == 0)
+        last = self.iteration == self.agent.total_iterations or self._callbacks.stopped
+        return bool(last) or bool(every and self.iteration % every == 0)
 
     def _say(self, text: str) -> None:
         """Shows one line about this step."""
@@ -346,8 +436,11 @@ class Trainer:
 
     def _save(self, records: Records) -> None:
         """Writes a checkpoint, once everything recorded up to it is on the disk."""
+        self._write_recorded(records)
         records.flush()
-        self._state.save(self._progress, self._probed(), self.env_steps)
+        self._progress.callbacks = self._callbacks.state()
+        path = self._state.save(self._progress, self._probed(), self.env_steps)
+        self._callbacks.saved(self.iteration, path)
 
     def _restore(self) -> bool:
         """Takes over the newest readable checkpoint; False if there is none yet."""
@@ -356,6 +449,7 @@ class Trainer:
             return False
         self._progress, self._probe = found.progress, found.probe
         self._loop_state = found.loop
+        self._callbacks.restore(self.iteration, found.progress.callbacks)
         return True
 
 

@@ -100,7 +100,10 @@ def _guarded(model: Any, function: Callable) -> Callable:
             each.release()
             each.begin_where_nobody_does()
         try:
-            return function(*args, **kwargs)
+            logs = function(*args, **kwargs)
+            for each in optimizers:
+                each.stop_if_nonfinite()
+            return logs
         except BaseException:  # an interrupt, too: a graph may have ended between two of its writes
             for each in optimizers:
                 each.leave_step()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from rlweights.weights import diagnostics
 from rlweights.weights.attachment import attach, build_early, optimizers_of
 from rlweights.weights.keras_internals import layers_of, own_trainable_variables
+from rlweights.weights.layers import Anatomy
 from rlweights.weights.optimizer import InterventionOptimizer
 from rlweights.weights.selection import owner_of
 
@@ -139,9 +140,10 @@ _FEW_LAYERS = 8
 def _measured(model: Any, per_layer: bool | None) -> dict[str, Any]:
     """Norm, root mean square and maximum of the trainable kernels: of each layer, or of all of them."""
     kernels: dict[str, list[Any]] = {}
+    anatomy = Anatomy(model.trainable_variables)
     for variable in model.trainable_variables:
-        if len(variable.shape) >= 2:
-            kernels.setdefault(f"weights/{owner_of(variable)}", []).append(variable.value)
+        if anatomy.is_kernel(variable):
+            kernels.setdefault(f"weights/{anatomy.layer_name(variable)}", []).append(variable.value)
     if per_layer is False or (per_layer is None and len(kernels) > _FEW_LAYERS):
         kernels = {"weights": [value for values in kernels.values() for value in values]}
     found = {}

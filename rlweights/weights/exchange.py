@@ -1,10 +1,13 @@
 """Other values in a model's weights for a while, and the way back."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from rlweights.weights.arrays import Array, Tensor, Variable
+from rlweights.weights.keras_internals import trainable_variables
 
 
 class Exchange:
@@ -57,3 +60,66 @@ class Exchange:
     def resume(self, variables: Sequence[Variable], own: Sequence[Array]) -> None:
         """Takes the present values of weights, from a file, for what was put in, and `own` for what waits."""
         self._waiting = [(v, np.asarray(a), v.numpy().copy()) for v, a in zip(variables, own, strict=True)]
+
+
+class Exchanging:
+    """Looks at the clean and the averaged weights of an optimizer with rules, from outside of graphs."""
+
+    built: bool
+    interventions: Sequence[Any]
+    _held: Exchange
+    _offsets: Any
+    _under_way: bool
+
+    @contextlib.contextmanager
+    def clean(self) -> Iterator[None]:
+        """Holds the clean weights in the model for the time of a `with` block; draws nothing."""
+        with self._exchanged({}):
+            yield
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
+        with self._exchanged(self._averages()):
+            yield
+
+    @property
+    def holds(self) -> bool:
+        """Whether `hold` is on."""
+        return bool(self._held)
+
+    def hold(self) -> None:
+        """Like `evaluation`, but until `release`, `begin_iteration` or `end_iteration`."""
+        if not self._held:
+            self._held.put_in(trainable_variables(self), self._clean() | self._averages())
+
+    def release(self) -> bool:
+        """Ends `hold`; outside of graphs.
+
+        Returns:
+            Whether nobody has written to the weights meanwhile; what was written stays.
+        """
+        return self._held.take_out()
+
+    @contextlib.contextmanager
+    def _exchanged(self, values: Mapping[int, Any]) -> Iterator[None]:
+        """Holds clean weights, or of the variables with an id in `values` these, in the model."""
+        exchange = Exchange()
+        exchange.put_in(trainable_variables(self), {**self._clean(), **values})
+        try:
+            yield
+        finally:
+            exchange.take_out()
+
+    def _clean(self) -> dict[int, Any]:
+        """The clean values of the weights in which there may be others, by the identity of the weights."""
+        if not self._under_way:  # then the weights are clean, and it is their copies that may be old
+            return self._held.own_values()
+        clean = dict(zip(map(id, self._offsets.variables), self._offsets.clean_values(), strict=True))
+        return clean | self._held.own_values()
+
+    def _averages(self) -> dict[int, Any]:
+        averages: dict[int, Any] = {}
+        for rule in self.interventions if self.built else ():
+            averages |= getattr(rule, "evaluation_weights", dict)()
+        return averages

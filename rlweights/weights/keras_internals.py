@@ -3,6 +3,7 @@
 Keras offers no public way to these things. Where one is found, the function here goes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -33,3 +34,38 @@ def own_trainable_variables(layer: Any) -> list[Any]:
 def set_path(variable: Any, path: str) -> None:
     """Gives a variable another `path`, by which selectors, draws and metrics know it."""
     variable._path = path
+
+
+def restore_paths(variables: Sequence[Any], saved: Sequence[str]) -> bool:
+    """Gives the weights of a loaded model their paths back; returns whether it is that model.
+
+    Keras builds the layers of a `Sequential` or subclassed model that it loads before the model, so that
+    their paths lose its name; but selectors, draws and metrics go by path.
+    """
+    pairs = list(zip(variables, saved, strict=False))
+    if len(variables) == len(saved) and all(f"/{old}".endswith(f"/{v.path}") for v, old in pairs):
+        for variable, old in pairs:
+            set_path(variable, old)
+        return True
+    return False
+
+
+def own_variables(layer: Any) -> list[Any]:
+    """Returns the weights of a layer itself, frozen or not, without those of the layers in it."""
+    # A layer that is still being made has none.
+    attributes = vars(layer)
+    return [*attributes.get("_trainable_variables", ()), *attributes.get("_non_trainable_variables", ())]
+
+
+def conv_lstm_cell() -> type:
+    """Returns the class of the cell of Keras' convolutional LSTM layers, which it does not export."""
+    from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+
+    return ConvLSTMCell
+
+
+def global_seed() -> int | None:
+    """Returns what `keras.utils.set_random_seed` was called with, None if it was not."""
+    from keras.src.utils.rng_utils import get_random_seed
+
+    return get_random_seed()

@@ -1,7 +1,6 @@
 """The optimizer wrapper that carries interventions: clean and live weights around an inner optimizer."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,20 +8,29 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from rlweights.weights import keras_internals
+from rlweights.weights import keras_internals, nonfinite, slots
 from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.compilation import as_written
-from rlweights.weights.exchange import Exchange
+from rlweights.weights.delegation import Wrapper
+from rlweights.weights.exchange import Exchange, Exchanging
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
+from rlweights.weights.layers import Anatomy
 from rlweights.weights.offsets import Offsets
 
 _OWN_VALUE = "own_value_"
+
+
+def _refuse_strategy() -> None:
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError("InterventionOptimizer runs on one device, not in a strategy of several.")
+
+
 _BETWEEN_BEGIN_AND_END = ("during_iteration", "after_iteration")
 
 
 @keras.saving.register_keras_serializable(package="rlweights")
-class InterventionOptimizer(keras.optimizers.Optimizer):
+class InterventionOptimizer(Exchanging, Wrapper):
     """Wraps an optimizer and rewrites weights around its step: optax for weights, speaking Keras.
 
     *Live* weights, the model's own variables, are what losses and rollouts see; *clean* weights are what
@@ -41,6 +49,10 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         interventions: The rules, in the order in which they act.
         feedback: Further feedback (name to initial value) that a rule's schedule may read.
         metrics_every: Steps between two measurements of the metrics of "after_step" rules.
+        on_nonfinite: What a step does whose gradients are not all finite. None: what the inner optimizer
+            does, which mostly makes every weight NaN; "skip": nothing but to be counted, in the metric
+            `skipped_updates`; "raise": it ends the training with `TrainingStopped`, in a model's own training
+            and in eager loops (in a graph of your own it is skipped until `stop_if_nonfinite` is called).
         name: The optimizer's name.
 
     Raises:
@@ -60,12 +72,12 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         *,
         feedback: Mapping[str, Any] | None = None,
         metrics_every: int = 1,
+        on_nonfinite: str | None = None,
         name: str | None = None,
     ):
         super().__init__(learning_rate=0.0, name=name)
         _refuse(inner)
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError("InterventionOptimizer runs on one device, not in a strategy of several.")
+        _refuse_strategy()
         names = [rule.name for rule in interventions]
         doubles = sorted({each for each in names if names.count(each) > 1})
         if doubles:
@@ -76,6 +88,9 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self.interventions = tuple(interventions)
         self.extra_feedback = dict(feedback or {})
         self.metrics_every = metrics_every
+        nonfinite.refuse(on_nonfinite)
+        self.on_nonfinite = on_nonfinite
+        self._skipped: Any = None
         self.feedback = FeedbackBoard(self.add_variable)
         self.attached = False
         """Whether a Keras model puts the live weights in for its steps only, see `attachment.attach`."""
@@ -83,6 +98,8 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         self._began_by_itself = False
         self._held = Exchange()
         self._saved_paths: Sequence[str] = ()
+        self._saved_selections: Sequence[Sequence[int]] = ()
+        self._beginnings: dict[int, float] = {}
 
     # Building -------------------------------------------------------------------------------------
 
@@ -93,9 +110,11 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             ValueError: If a rule selects nothing (the message lists all paths), or if the weights have no
                 values yet.
         """
-        if self.built:
+        if self.built or not variables:  # legacy HDF5 files ask with none
             return
-        _restore_paths(variables, self._saved_paths)
+        _refuse_strategy()
+        if not keras_internals.restore_paths(variables, self._saved_paths):
+            self._saved_selections = ()
         with tf.init_scope():  # Keras may call this while it traces the first step
             if self.interventions and not all(v.value.is_initialized() for v in variables):
                 raise ValueError(
@@ -105,14 +124,23 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             self.inner.build(variables)
             super().build(variables)
             self._create_state(list(variables))
+            if self.waiting_weights is not None:
+                self.set_weights(self.waiting_weights)
+                self.waiting_weights = None
             if self._began:
                 self.begin_iteration()
 
     def _create_state(self, variables: list[Any]) -> None:
         for name, initial in self.extra_feedback.items():
             self.feedback.bind(Feedback(name, initial))
-        for rule in self.interventions:
-            rule.bind(self, variables)
+        if self.on_nonfinite is not None:
+            self._skipped = self.add_variable(shape=(), dtype="int32", name="skipped_updates")
+        self.anatomy = Anatomy(variables)
+        if any(rule.touches_slots for rule in self.interventions):
+            self._beginnings = slots.beginnings(self.inner, variables)
+        chosen = self._saved_selections or [None] * len(self.interventions)
+        for rule, indices in zip(self.interventions, chosen, strict=True):
+            rule.bind(self, variables, indices)
         self._offsets = Offsets(self, self.interventions, variables)
 
     @property
@@ -120,13 +148,13 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         """All state: this wrapper's and its rules', then the inner optimizer's."""
         return super().variables + self.inner.variables
 
-    def slots(self, variable: Variable) -> list[Any]:
-        """The inner optimizer's per-weight state of `variable` (moments, ...)."""
-        index = keras_internals.variable_index(self.inner, variable)
-        size = len(keras_internals.trainable_variables(self.inner))
-        lists = [v for v in vars(self.inner).values() if isinstance(v, list | tuple) and len(v) == size]
-        own = {id(v) for v in self.inner.variables}
-        return [each[index] for each in lists if id(each[index]) in own]
+    def slots(self, variable: Variable) -> list[Variable]:
+        """Returns the inner optimizer's per-weight state of `variable` (moments, ...)."""
+        return slots.of(self.inner, variable)
+
+    def slot_beginning(self, slot: Variable) -> float:
+        """Returns what a slot of the inner optimizer was made with: 0, but for a few like Ftrl's."""
+        return self._beginnings.get(id(slot), 0.0)
 
     # One optimizer step ---------------------------------------------------------------------------
 
@@ -141,6 +169,29 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
         self._demand_iterations()
+        for rule in self.interventions:
+            if rule.owner is not self:
+                raise RuntimeError(
+                    f"{rule.name} belongs to another optimizer by now: a rule has state, so give each "
+                    f"optimizer one of its own"
+                )
+        if self._skipped is None:
+            self._step(grads, trainable_variables)
+            return
+        nonfinite.guarded(lambda: self._step(grads, trainable_variables), grads, self._skipped)
+        if tf.executing_eagerly():
+            self.stop_if_nonfinite()
+
+    def stop_if_nonfinite(self) -> None:
+        """Ends training where `on_nonfinite` is "raise" and a step was not finite; outside of graphs.
+
+        Raises:
+            TrainingStopped: If there was one; the weights are those before it.
+        """
+        if self.on_nonfinite == "raise" and self._skipped is not None:
+            nonfinite.stop_training(self._skipped)
+
+    def _step(self, grads: Sequence[Tensor], trainable_variables: list[Variable] | None) -> None:
         step = ops.copy(self.inner.iterations)
         self._offsets.restore()
         self.inner.apply(grads, trainable_variables)
@@ -182,6 +233,11 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
     def _demand_attachment(self) -> None:
         """Refuses to train in Keras' own loop while nothing takes the noise out of the weights again."""
+        if self.on_nonfinite == "raise" and not self.attached:
+            raise RuntimeError(
+                "on_nonfinite='raise' cannot end a graph that Keras runs: pass "
+                "`callbacks=[rlweights.WeightMonitor()]` to `fit`, or call `rlweights.attach(model)` once"
+            )
         waiting = [r for r in self.interventions if r.placement != "after_step"]
         if waiting and not self.attached and (self._began_by_itself or not self._began):
             raise RuntimeError(
@@ -258,82 +314,16 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
     # Looking from outside -------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def clean(self) -> Iterator[None]:
-        """Holds the clean weights in the model for the time of a `with` block; draws nothing."""
-        with self._exchanged({}):
-            yield
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
-        with self._exchanged(self._averages()):
-            yield
-
-    @property
-    def holds(self) -> bool:
-        """Whether `hold` is on."""
-        return bool(self._held)
-
-    def hold(self) -> None:
-        """Like `evaluation`, but until `release`, `begin_iteration` or `end_iteration`."""
-        if not self._held:
-            self._held.put_in(keras_internals.trainable_variables(self), self._clean() | self._averages())
-
-    def release(self) -> bool:
-        """Ends `hold`; outside of graphs.
-
-        Returns:
-            Whether nobody has written to the weights meanwhile; what was written stays.
-        """
-        return self._held.take_out()
-
-    @contextlib.contextmanager
-    def _exchanged(self, values: Mapping[int, Any]) -> Iterator[None]:
-        """Holds clean weights, or of the variables with an id in `values` these, in the model."""
-        exchange = Exchange()
-        exchange.put_in(keras_internals.trainable_variables(self), {**self._clean(), **values})
-        try:
-            yield
-        finally:
-            exchange.take_out()
-
-    def _clean(self) -> dict[int, Any]:
-        """The clean values of the weights in which there may be others, by the identity of the weights."""
-        if not self._under_way:  # then the weights are clean, and it is their copies that may be old
-            return self._held.own_values()
-        clean = dict(zip(map(id, self._offsets.variables), self._offsets.clean_values(), strict=True))
-        return clean | self._held.own_values()
-
-    def _averages(self) -> dict[int, Any]:
-        averages: dict[int, Any] = {}
-        for rule in self.interventions if self.built else ():
-            averages |= getattr(rule, "evaluation_weights", dict)()
-        return averages
-
     def metrics(self) -> dict[str, Any]:
         """The rules' scalars, by "<rule>/<metric>": tensors in a graph, readable outside of it."""
-        return {
+        found = {} if self._skipped is None else {"skipped_updates": ops.copy(self._skipped)}
+        return found | {
             f"{rule.name}/{name}": ops.copy(variable)
             for rule in self.interventions
             for name, variable in rule.metrics.items()
         }
 
     # The contract of a wrapping optimizer ---------------------------------------------------------
-
-    @property
-    def learning_rate(self) -> Any:
-        """The inner optimizer's learning rate."""
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: Any) -> Any:
-        self.inner.learning_rate = value
-
-    @property
-    def iterations(self) -> Variable:
-        """The inner optimizer's step count."""
-        return self.inner.iterations
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Delegates to the inner optimizer.
@@ -386,9 +376,18 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
             "inner": serialize(self.inner),
             "interventions": [serialize(rule) for rule in self.interventions],
             "metrics_every": self.metrics_every,
+            **({} if self.on_nonfinite is None else {"on_nonfinite": self.on_nonfinite}),
             "feedback": {k: np.asarray(v).tolist() for k, v in self.extra_feedback.items()},
+            "selections": self._selections(),
             "paths": [v.path for v in keras_internals.trainable_variables(self)] or list(self._saved_paths),
         }
+
+    def _selections(self) -> list[list[int]]:
+        """The indices of the weights that each rule selects; none before `build`."""
+        if not self.built:
+            return [list(each) for each in self._saved_selections]
+        places = {id(v): i for i, v in enumerate(keras_internals.trainable_variables(self))}
+        return [[places[id(v)] for v in rule.variables] for rule in self.interventions]
 
     @classmethod
     def from_config(
@@ -402,26 +401,14 @@ class InterventionOptimizer(keras.optimizers.Optimizer):
 
         inner = deserialize(config.pop("inner"))
         rules = [deserialize(rule) for rule in config.pop("interventions")]
-        paths = config.pop("paths", ())
+        paths, selections = config.pop("paths", ()), config.pop("selections", ())
         optimizer = cls(inner, rules, **config)
-        optimizer._saved_paths = tuple(paths)
+        optimizer._saved_paths, optimizer._saved_selections = tuple(paths), tuple(selections)
         return optimizer
 
     def __repr__(self):
         chain = " -> ".join([type(self.inner).__name__, *map(repr, self.interventions)])
         return f"InterventionOptimizer({chain})"
-
-
-def _restore_paths(variables: Sequence[Any], saved: Sequence[str]) -> None:
-    """Gives the weights of a loaded model their paths back.
-
-    Keras builds the layers of a `Sequential` or subclassed model that it loads before the model, so that
-    their paths lose its name; but selectors, draws and metrics go by path.
-    """
-    pairs = list(zip(variables, saved, strict=False))
-    if len(variables) == len(saved) and all(f"/{old}".endswith(f"/{v.path}") for v, old in pairs):
-        for variable, old in pairs:
-            keras_internals.set_path(variable, old)
 
 
 def _refuse(inner: Any) -> None:

@@ -1,6 +1,6 @@
 """Which weights: selectors over the variables of a model.
 
-A selector is built from four leaves and combined with ``&``, ``|`` and ``~``; its ``repr`` is the
+A selector is built from a few leaves and combined with ``&``, ``|`` and ``~``; its ``repr`` is the
 expression that made it, and the same text works in an agent file:
 
 >>> kind("kernel") & ~path("value/.*")
@@ -31,14 +31,25 @@ class Selector:
         """Returns the selected ones of `variables`, in their order.
 
         Raises:
-            ValueError: If nothing is selected. The message lists every path, so that a typing error
-                shows itself at once instead of training without the rule.
+            ValueError: If it or a part of it selects nothing. The message lists every path, so that
+                a typing error shows itself at once instead of training without the rule.
         """
+        paths = ", ".join(v.path for v in variables)
         chosen = [v for v, yes in zip(variables, self.mask(variables), strict=True) if yes]
         if not chosen:
-            paths = ", ".join(v.path for v in variables)
             raise ValueError(f"{self!r} selects none of the weights: {paths}")
+        for leaf in self.leaves():
+            if not any(leaf.mask(variables)):
+                raise ValueError(f"{leaf!r}, a part of {self!r}, selects none of the weights: {paths}")
         return chosen
+
+    def leaves(self) -> list["Selector"]:
+        """Returns the parts each of which must select something; a predicate may well say no."""
+        return [self]
+
+    def expression(self) -> str:
+        """Returns the expression that is saved: as `repr`, but layers by the paths of their weights."""
+        return repr(self)
 
     def __and__(self, other: Any):
         return _Both(self, select(other))
@@ -59,9 +70,18 @@ class _Both(Selector):
         pairs = zip(self.left.mask(variables), self.right.mask(variables), strict=True)
         return [a and b for a, b in pairs]
 
-    def __repr__(self):
-        parts = (f"({s!r})" if isinstance(s, _Either) else repr(s) for s in (self.left, self.right))
+    def leaves(self) -> list[Selector]:
+        return [*self.left.leaves(), *self.right.leaves()]
+
+    def expression(self) -> str:
+        return self._joined(lambda each: each.expression())
+
+    def _joined(self, text: Callable[[Selector], str]) -> str:
+        parts = (f"({text(s)})" if isinstance(s, _Either) else text(s) for s in (self.left, self.right))
         return " & ".join(parts)
+
+    def __repr__(self):
+        return self._joined(repr)
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +92,12 @@ class _Either(Selector):
     def mask(self, variables: Sequence[Variable]) -> list[bool]:
         pairs = zip(self.left.mask(variables), self.right.mask(variables), strict=True)
         return [a or b for a, b in pairs]
+
+    def leaves(self) -> list[Selector]:
+        return [*self.left.leaves(), *self.right.leaves()]
+
+    def expression(self) -> str:
+        return f"{self.left.expression()} | {self.right.expression()}"
 
     def __repr__(self):
         return f"{self.left!r} | {self.right!r}"
@@ -84,9 +110,17 @@ class _Not(Selector):
     def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [not yes for yes in self.inner.mask(variables)]
 
+    def leaves(self) -> list[Selector]:
+        return self.inner.leaves()
+
+    def expression(self) -> str:
+        return self._negated(self.inner.expression())
+
+    def _negated(self, text: str) -> str:
+        return f"~({text})" if isinstance(self.inner, _Both | _Either) else f"~{text}"
+
     def __repr__(self):
-        compound = isinstance(self.inner, _Both | _Either)
-        return f"~({self.inner!r})" if compound else f"~{self.inner!r}"
+        return self._negated(repr(self.inner))
 
 
 @dataclass(frozen=True)
@@ -103,7 +137,7 @@ class _Path(Selector):
     pattern: str
 
     def mask(self, variables: Sequence[Variable]) -> list[bool]:
-        return [re.fullmatch(self.pattern, v.path) is not None for v in variables]
+        return [any(re.fullmatch(self.pattern, end) for end in _ends(v.path)) for v in variables]
 
     def __repr__(self):
         return f"path({self.pattern!r})"
@@ -120,6 +154,20 @@ class _Kind(Selector):
         return f"kind({', '.join(map(repr, self.names))})"
 
 
+@dataclass(frozen=True)
+class _Family(Selector):
+    """Weights by what their layers name them, in one word."""
+
+    word: str
+    names: tuple[str, ...]
+
+    def mask(self, variables: Sequence[Variable]) -> list[bool]:
+        return [v.name in self.names for v in variables]
+
+    def __repr__(self):
+        return f"{self.word}()"
+
+
 @dataclass(frozen=True, eq=False)
 class _Layers(Selector):
     layers: tuple[Any, ...]  # keras layers, or names of layers
@@ -133,6 +181,17 @@ class _Layers(Selector):
             return id(variable) in owned or any(f"/{name}/" in owner for name in names)
 
         return [inside(v) for v in variables]
+
+    def leaves(self) -> list[Selector]:
+        return [_Layers((each,)) for each in self.layers]
+
+    def expression(self) -> str:
+        def text(each: Any) -> str:
+            if isinstance(each, str) or not each.weights:
+                return repr(_Layers((each,)))
+            return repr(_Path("|".join(re.escape(w.path) for w in each.weights)))
+
+        return " | ".join(text(each) for each in self.layers)
 
     def __repr__(self):
         names = (each if isinstance(each, str) else (each.path or each.name) for each in self.layers)
@@ -159,6 +218,9 @@ class _Predicate(Selector):
     def mask(self, variables: Sequence[Variable]) -> list[bool]:
         return [bool(self.function(v)) for v in variables]
 
+    def leaves(self) -> list[Selector]:
+        return []
+
     def __repr__(self):
         return f"predicate({getattr(self.function, '__qualname__', self.function)})"
 
@@ -168,13 +230,33 @@ def owner_of(variable: Variable) -> str:
     return variable.path.rpartition("/")[0]
 
 
+def _ends(path: str) -> list[str]:
+    """A path, and what is behind each of its slashes."""
+    parts = path.split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+KERNEL_NAMES = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel")
+ADAPTER_NAMES = ("lora_kernel_a", "lora_kernel_b")
+
+
+def kernels() -> Selector:
+    """Selects the kernels of all layers: dense, convolutional, recurrent, attention; not LoRA's factors."""
+    return _Family("kernels", KERNEL_NAMES)
+
+
+def kernels_and_biases() -> Selector:
+    """Selects kernels, LoRA's factors of kernels, and biases; no embeddings, no normalization."""
+    return _Family("kernels_and_biases", (*KERNEL_NAMES, *ADAPTER_NAMES, "bias"))
+
+
 def everything() -> Selector:
     """Selects every trainable weight."""
     return _Everything()
 
 
 def path(pattern: str) -> Selector:
-    """Selects by a regular expression that must match the whole `variable.path`.
+    """Selects by a regular expression that must match the whole `variable.path`, or it from any slash on.
 
     Raises:
         ValueError: If `pattern` is no valid regular expression.
@@ -201,7 +283,15 @@ def depth(*indices: int) -> Selector:
     return _Depth(indices)
 
 
-_LEAVES = {"everything": everything, "path": path, "kind": kind, "layers": layers, "depth": depth}
+_LEAVES = {
+    "everything": everything,
+    "path": path,
+    "kind": kind,
+    "kernels": kernels,
+    "kernels_and_biases": kernels_and_biases,
+    "layers": layers,
+    "depth": depth,
+}
 
 
 def select(on: Any = None) -> Selector:

@@ -34,9 +34,12 @@ def test_every_page_and_every_image_is_used():
 
 
 def test_the_code_of_the_page_on_python_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(encoding="utf-8"), re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    for code in reversed(re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+        folder = tmp_path if "agent.predict" in code else tmp_path / "callbacks"
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     assert re.search(r"^\d+\.\d \+- \d+\.\d\n\[[01] [01]\]$", done.stdout, re.MULTILINE)
     (run,) = (tmp_path / "runs" / "cartpole").iterdir()
     assert "gamma = 0.99" in (run / "agent.toml").read_text()

@@ -55,7 +55,7 @@ def steps(episodes: Continuation, actions) -> list[Any]:
     found = []
     for each in actions:
         t = episodes.step(each)
-        found += [x.tobytes() for x in t[:-1]]
+        found += [x.tobytes() for x in t if isinstance(x, np.ndarray)]
         found += [(n, final.tobytes()) for n, final in t.finals.items()]
     return found
 
@@ -156,3 +156,71 @@ def test_a_vector_that_does_not_come_out_where_it_was_is_named():
     state = one.state() | {"seed": np.int64(1)}
     with pytest.raises(BrokenEnvironment, match="CartPole-v1: cannot be resumed: 60 steps were"):
         MAKERS["whole"]().restore(state)
+
+
+# Parameters, and vectors in which nothing ends ----------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [0, 2, 37])
+def test_parameters_come_along(pair, before):
+    """Running episodes have begun with the first parameters, with the second or with none."""
+    one, other = pair
+    one.reset(5)
+    steps(one, ACTIONS[:before])
+    one.set_parameters({"force_mag": 25.0})
+    steps(one, ACTIONS[before : before + 20])
+    one.set_parameters({"force_mag": 25.0, "gravity": 3.0})
+    seen = one.step(ACTIONS[60]).observations.copy()
+    state = {name: np.array(value) for name, value in one.state().items()}
+    other.set_parameters({"force_mag": 25.0, "gravity": 3.0})
+    np.testing.assert_array_equal(other.restore(state), seen)
+    assert steps(other, ACTIONS) == steps(one, ACTIONS)
+    for each in pair:
+        each.set_parameters({})
+        each.reset(6)
+    plain, _ = (MAKERS["sync" if isinstance(one, ReplayedEpisodes) else "read"]() for _ in range(2))
+    plain.reset(6)
+    assert steps(one, ACTIONS) == steps(other, ACTIONS) == steps(plain, ACTIONS), "as if nothing had been set"
+
+
+def test_a_parameter_changes_what_happens(pair):
+    one, other = pair
+    for each in pair:
+        each.reset(5)
+    steps(one, ACTIONS[:1])
+    steps(other, ACTIONS[:1])
+    one.set_parameters({"force_mag": 25.0})
+    first, others = one.step(ACTIONS[1]), other.step(ACTIONS[1])
+    waits = isinstance(one, ReplayedEpisodes)
+    assert np.array_equal(first.observations, others.observations) == waits, "it waits for the next episode"
+    assert steps(one, ACTIONS) != steps(other, ACTIONS)
+
+
+@pytest.mark.parametrize("name", ["force", "step", "metadata"])
+def test_what_is_no_parameter_is_refused(pair, name):
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        pair[0].set_parameters({name: 1.0})
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_vector_that_is_reset_before_anything_has_ended_warns(monkeypatch, ends):
+    monkeypatch.setattr(continuation, "LONGEST_RECORD", 90 if ends else 15)
+    one = ReplayedVector(native())
+    one.reset(0)
+    for _ in range(2):
+        steps(one, ACTIONS[: 90 if ends else 5])
+        assert one.due()
+        assert one.warning() == ""
+        one.reset(1)
+        if not ends:
+            break
+    assert one.warning().startswith("15 steps have passed and no episode has ended: all 3 were cut") != ends
+    assert ('environment.vectorization_mode = "sync"' in one.warning()) != ends
+
+
+def test_a_new_beginning_is_no_cut():
+    one = ReplayedVector(native())
+    one.reset(0)
+    steps(one, ACTIONS[:3])
+    one.reset(1)
+    assert one.warning() == ""

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +20,7 @@ from rlweights.learning.inspection import Inspection
 from rlweights.learning.loops import device, host
 from rlweights.running import evaluator, trainer
 from rlweights.running.building.assembly import Assembly
+from rlweights.running.callbacks import Callback
 from rlweights.running.config import agent_file, schema
 from rlweights.running.records.console import Console
 from rlweights.running.records.event_file import read_scalars
@@ -104,6 +105,7 @@ class Machine:
         resume: bool = False,
         said: list[str] | None = None,
         quiet: bool = True,
+        callbacks: Sequence[Callback] = (),
         **sections: Any,
     ) -> Outcome:
         """What one process does: `sections` differ from the agent's; `said` takes its messages."""
@@ -118,7 +120,7 @@ class Machine:
             mock.patch.object(Assembly, "make_loop", return_value=self.loop),
             mock.patch.object(trainer, "Inspection", self._inspect),
         ):
-            process = Trainer(self.assembly, console)
+            process = Trainer(self.assembly, console, callbacks)
             try:
                 return process.run(folder, resume)
             finally:

@@ -55,3 +55,22 @@ def test_path_of_a_variable(model):
     has(variable, "_path")
     keras_internals.set_path(variable, "outer/b/kernel")
     assert variable.path == "outer/b/kernel"
+
+
+def test_own_variables(model):
+    layer = model.get_layer("b")
+    has(layer, "_non_trainable_variables")
+    layer.enable_lora(1)
+    assert sorted(v.name for v in keras_internals.own_variables(layer)) == [
+        *("bias", "kernel", "lora_kernel_a", "lora_kernel_b"),
+    ]
+    assert keras_internals.own_variables(model) == []
+
+
+def test_the_cell_of_convolutional_lstm_layers():
+    assert isinstance(keras.layers.ConvLSTM1D(2, 2).cell, keras_internals.conv_lstm_cell())
+
+
+def test_the_global_seed():
+    keras.utils.set_random_seed(123)
+    assert keras_internals.global_seed() == 123

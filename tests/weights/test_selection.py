@@ -77,7 +77,7 @@ def test_the_order_of_the_variables_is_kept():
 
 def test_a_path_must_match_as_a_whole_and_a_name_in_whole_parts():
     with pytest.raises(ValueError, match="selects none"):
-        chosen("kernel")
+        chosen("kerne")
     with pytest.raises(ValueError, match="selects none"):
         chosen(layers("hidden"))
     with pytest.raises(ValueError, match="selects none"):

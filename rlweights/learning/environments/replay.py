@@ -1,15 +1,18 @@
 """Episodes that are functions of a seed and of actions: a running one can be played again elsewhere."""
 
+import contextlib
+import math
 import re
 import traceback
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.conformity import Conformity, Misfit
 from rlweights.weights.arrays import Array
 
 _LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3\.\d+)[/\\]|^<frozen")
@@ -30,8 +33,12 @@ class RunningEpisode(NamedTuple):
     total_reward: float
     checksum: int
     """Of the observation that it stands at."""
-    steps_before: int
+    steps_before: int = 0
     """Steps that the environment had made before it, where that counts (an attribute `steps_made`)."""
+    recreated: int = 0
+    """How often the environment was made anew before."""
+    parameters: Mapping[str, Any] = {}
+    """Attributes of the environment that were set for it, by name."""
 
 
 class SeededEpisodes(gym.Wrapper):
@@ -46,10 +53,25 @@ class SeededEpisodes(gym.Wrapper):
         env: The environment.
         index: Its place among its like, for errors.
         names: Scalars of the infos to report as means over an episode.
+        role: What its like are called, for errors.
+        again: Makes the environment anew after a `step` or `reset` that raised; None: the error ends the run.
+        most: How often `again` may be called.
     """
 
-    def __init__(self, env: gym.Env, index: int, names: Sequence[str] = ()):
+    def __init__(
+        self,
+        env: gym.Env,
+        index: int,
+        names: Sequence[str] = (),
+        role: str = "environment",
+        again: Callable[[], gym.Env] | None = None,
+        most: int = 0,
+    ):
         super().__init__(env)
+        self.parameters: Mapping[str, Any] = {}
+        """Attributes of the environment to set when the next episode begins, by name; set from outside."""
+        self._held: Mapping[str, Any] = {}  # the parameters of the running episode
+        self._originals: dict[str, Any] = {}
         self.replayed: RunningEpisode | None = None
         """What `replay_episode` plays; set from outside, which reaches into processes."""
         self.phase: int | None = None
@@ -57,9 +79,15 @@ class SeededEpisodes(gym.Wrapper):
         self._counts_steps = env.has_wrapper_attr("steps_made")
         self._index = index
         self._names = tuple(names)
+        self._role = role
+        self._again, self._most = again, most
+        self._recreated = 0
+        self._failure = ""
+        self._conformity = Conformity(env.observation_space)
         self._root, self._number, self._seed = 0, -1, 0
         self._actions: Any = None
         self._length = 0
+        self._steps_before = 0
         self._total = 0.0
         self._observation: Any = None
         self._sums: dict[str, float] = {}
@@ -70,30 +98,73 @@ class SeededEpisodes(gym.Wrapper):
             self._number += 1
         else:
             self._root, self._number = seed, 0
-        return self._begin(episode_seed(self._root, self._number), options)
+        while True:
+            try:
+                return self._begin(episode_seed(self._root, self._number), options)
+            except BrokenEnvironment as error:
+                if error.__cause__ is None:
+                    raise
+                self._recreate(error)
+                self._number += 1  # what this seed has led to is not tried again
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the environment; the info says what is reported, in the step that ends the episode."""
         self._keep(action)
         try:
-            self._observation, reward, terminated, truncated, info = self.env.step(action)
+            outcome = self.env.step(action)
         except Exception as error:  # whatever a user's environment raises
-            raise self._raised("step", error) from error
-        self._total += _number(reward)
-        for name in self._names:
-            self._sums[name] = self._sums.get(name, 0.0) + _number(info.get(name, 0.0))
+            self._recreate(self._raised("step", error))
+            return copied(self._observation), 0.0, False, True, self._last_info({})
+        try:
+            observation, reward, terminated, truncated, info = outcome
+        except (TypeError, ValueError):
+            raise self._returned("step", _parts(outcome)) from None
+        try:
+            self._observation = self._conformity.observation(observation)
+            if type(reward) is not float:
+                reward = self._conformity.reward(reward)
+            if type(terminated) is not bool or type(truncated) is not bool:
+                terminated = self._conformity.end("terminated", terminated)
+                truncated = self._conformity.end("truncated", truncated)
+        except Misfit as misfit:
+            raise self._returned("step", str(misfit)) from None
+        self._total += reward
+        if self._names and isinstance(info, Mapping):
+            for name in self._names:
+                self._sums[name] = self._sums.get(name, 0.0) + _number(info.get(name))
         if not (terminated or truncated):
             return self._observation, reward, terminated, truncated, _NOTHING
         # A copy: an environment may give the same array again, changed by the reset that follows.
-        self._observation = _copied(self._observation)
-        return self._observation, reward, terminated, truncated, {"reported": self._reported(info)}
+        self._observation = copied(self._observation)
+        return self._observation, reward, terminated, truncated, self._last_info(info)
+
+    def close(self) -> None:
+        """Closes the environment; what it raises then can no longer harm anything."""
+        with contextlib.suppress(Exception):
+            super().close()
 
     def running_episode(self) -> RunningEpisode:
         """Returns all that it takes to play the running episode again."""
         actions = np.zeros((0,), np.int64) if self._actions is None else self._actions[: self._length].copy()
         checksum = _checksum(self._observation)
-        made = int(self.env.get_wrapper_attr("steps_made")) - self._length if self._counts_steps else 0
-        return RunningEpisode(self._root, self._number, self._seed, actions, self._total, checksum, made)
+        return RunningEpisode(
+            self._root,
+            self._number,
+            self._seed,
+            actions,
+            self._total,
+            checksum,
+            self._steps_before,
+            self._recreated,
+            dict(self._held),
+        )
+
+    def refused_parameter(self, name: str) -> str:
+        """Returns why an attribute of the environment cannot be set; nothing if it can."""
+        if not self.env.has_wrapper_attr(name):
+            return f"{self._name} has no attribute {name!r}"
+        fixed = hasattr(gym.Env, name) or callable(self.env.get_wrapper_attr(name))
+        return f"{name!r} of {self._name} is no parameter" if fixed else ""
 
     def replay_episode(self) -> Any:
         """Plays the episode `replayed` again and returns the observation that it then stands at.
@@ -103,10 +174,12 @@ class SeededEpisodes(gym.Wrapper):
         """
         episode, self.replayed = self.replayed, None
         assert episode is not None
-        self._root, self._number = episode.root, episode.number
+        self._root, self._number, self._recreated = episode.root, episode.number, episode.recreated
         if self._counts_steps:
             self.env.set_wrapper_attr("steps_made", episode.steps_before)
+        wanted, self.parameters = self.parameters, episode.parameters
         observation, _ = self._begin(episode.seed)
+        self.parameters = wanted
         for step, action in enumerate(episode.actions):
             observation, _, terminated, truncated, _ = self.step(action)
             if terminated or truncated:
@@ -119,15 +192,59 @@ class SeededEpisodes(gym.Wrapper):
 
     def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
+        self._steps_before = int(self.env.get_wrapper_attr("steps_made")) if self._counts_steps else 0
         try:
-            self._observation, info = self.env.reset(seed=seed, options=options)
+            self._hold_parameters()
+            outcome = self.env.reset(seed=seed, options=options)
         except Exception as error:  # whatever a user's environment raises
             raise self._raised("reset", error) from error
-        phase = info.get("phase") if isinstance(info, dict) else None
+        if not (isinstance(outcome, tuple) and len(outcome) == 2 and isinstance(outcome[1], dict)):
+            raise self._returned("reset", f"{_parts(outcome)}: expected an observation and a dict")
+        try:
+            self._observation = self._conformity.observation(outcome[0])
+        except Misfit as misfit:
+            raise self._returned("reset", str(misfit)) from None
+        phase = outcome[1].get("phase")
         if not isinstance(phase, int | np.integer) or isinstance(phase, bool):
             return self._observation, _NOTHING
         self.phase = int(phase)
         return self._observation, {"phase": self.phase}
+
+    def _hold_parameters(self) -> None:
+        """Sets the parameters of the episode that begins; those wanted no more get their own values."""
+        for name in self._held.keys() - self.parameters.keys():
+            self.env.set_wrapper_attr(name, self._originals[name])
+        for name, value in self.parameters.items():
+            if name not in self._originals:
+                self._originals[name] = self.env.get_wrapper_attr(name)
+            self.env.set_wrapper_attr(name, value)
+        self._held = self.parameters
+
+    def _recreate(self, error: BrokenEnvironment) -> None:
+        """Makes the environment anew after an error, if that is wanted and has not been done too often."""
+        if self._again is None:
+            raise error
+        if self._recreated >= self._most:
+            text = f"{error}; it was made anew {self._most} times before (environment.max_recreations)"
+            raise BrokenEnvironment(text, error.details) from error
+        self._recreated += 1
+        self._failure = str(error)
+        with contextlib.suppress(Exception):
+            self.env.close()
+        try:
+            self.env = self._again()
+            if self._counts_steps:
+                self.env.set_wrapper_attr("steps_made", self._steps_before + self._length)
+        except Exception as second:  # whatever a user's environment raises
+            raise self._raised("making it anew after an error", second) from second
+
+    def _last_info(self, info: Any) -> dict[str, Any]:
+        """What is told of an episode that ends."""
+        told: dict[str, Any] = {"reported": self._reported(info if isinstance(info, Mapping) else {})}
+        if self._failure:
+            told |= {"failure": self._failure, "recreated": self._recreated}
+            self._failure = ""
+        return told
 
     def _keep(self, action: Any) -> None:
         if self._actions is None:
@@ -140,9 +257,9 @@ class SeededEpisodes(gym.Wrapper):
 
     def _reported(self, info: Mapping[Any, Any]) -> dict[str, float]:
         """The scalars of the last info of an episode, and the means of those that are asked for by name."""
-        found = {str(key): _number(value) for key, value in info.items() if _is_scalar(value)}
+        found = {str(key): float(value) for key, value in info.items() if _is_scalar(value)}
         found |= {name: total / self._length for name, total in self._sums.items()}
-        return {key: value for key, value in found.items() if not key.startswith("_")}
+        return {k: value for k, value in found.items() if not k.startswith("_") and math.isfinite(value)}
 
     @property
     def _name(self) -> str:
@@ -150,13 +267,18 @@ class SeededEpisodes(gym.Wrapper):
 
     def _raised(self, method: str, error: Exception) -> BrokenEnvironment:
         details = "".join(traceback.format_exception(error))
-        return BrokenEnvironment(
-            f"{self._name}: {method}() of environment {self._index} raised {described(error)}", details
-        )
+        called = f"{method}()" if method.isidentifier() else method
+        text = f"{self._name}: {called} of {self._role} {self._index} raised {described(error)}"
+        failure = BrokenEnvironment(text, details)
+        failure.__cause__ = error
+        return failure
+
+    def _returned(self, method: str, what: str) -> BrokenEnvironment:
+        return BrokenEnvironment(f"{self._name}: {method}() of {self._role} {self._index} returned {what}")
 
     def _elsewhere(self, episode: RunningEpisode, how: str) -> BrokenEnvironment:
         return BrokenEnvironment(
-            f"{self._name}: environment {self._index} cannot be resumed: an episode was played again, "
+            f"{self._name}: {self._role} {self._index} cannot be resumed: an episode was played again, "
             f"{len(episode.actions)} steps from its seed, and {how}. What it does must follow from its seed "
             f"and the actions alone"
         )
@@ -180,11 +302,12 @@ def described(error: BaseException) -> str:
     return " ".join(f"{text}{place}".split())
 
 
-def _copied(observation: Any) -> Any:
+def copied(observation: Any) -> Any:
+    """Returns an observation that does not change any more."""
     if isinstance(observation, dict):
-        return {key: _copied(value) for key, value in observation.items()}
+        return {key: copied(value) for key, value in observation.items()}
     if isinstance(observation, tuple):
-        return tuple(map(_copied, observation))
+        return tuple(map(copied, observation))
     return observation.copy() if isinstance(observation, np.ndarray) else observation
 
 
@@ -206,8 +329,13 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    """A scalar as a float; 0 for what is none, which the stepper refuses in its own words."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return 0.0
+    """A scalar as a float; 0 for what is none: it is nowhere promised that an info is a number."""
+    return float(value) if _is_scalar(value) else 0.0
+
+
+def _parts(outcome: Any) -> str:
+    """What `step` or `reset` gave, in words."""
+    if isinstance(outcome, tuple):
+        expected = ": expected observation, reward, terminated, truncated, info" if len(outcome) != 2 else ""
+        return f"{len(outcome)} values{expected}"
+    return f"a {type(outcome).__name__}"

@@ -19,6 +19,25 @@ class Loop(Protocol):
     cuts: str
     """What is cut of episodes and how often, in words; nothing at all if empty."""
 
+    most_iterations: int
+    """Iterations of one call, at most."""
+
+    def warning(self) -> str:
+        """Returns what has gone wrong and is worth one line, the same until the run ends; else nothing."""
+        ...
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes of the environments, by name; those that are not named get their own values.
+
+        Where single environments are stepped, a value holds from the beginning of an environment's next
+        episode on: an episode is a function of its seed, its actions and the parameters that it began with.
+        Elsewhere it holds at once, and running episodes go on with it.
+
+        Raises:
+            ValueError: If the environments have no such attribute, or it cannot be set; the message says why.
+        """
+        ...
+
     def begin(self, iteration: int, attempt: int) -> None:
         """Begins new episodes: what follows depends on nothing but the variables, these two and the seed."""
         ...

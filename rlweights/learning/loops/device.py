@@ -1,5 +1,6 @@
 """Iterations that are one compiled program: environment, policy, learner and rules."""
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -43,12 +44,16 @@ class GraphPrograms:
 
     def __init__(self, learner: Learner, environment: Environment, num_envs: int, seed: int):
         self._learner = learner
-        self._environment = environment
+        self._original = environment
+        self._parameters: dict[str, tf.Variable] = {}
         self._num_envs = num_envs
         self.seed = _state(tf.constant(seed), "environment/seed")
         first = reset_all(environment, num_envs, Draw(seed, 0))
         self._episodes = VectorState(*(_state(x, f"environment/{n}") for n, x in first._asdict().items()))
         self._clock = _state(tf.constant(0), "environment/clock")
+        self._compile()
+
+    def _compile(self) -> None:
         self._scalars = TaggedScalars()
         self._iterate = compiled(self._iterations, tf.TensorSpec([], tf.int32))
 
@@ -57,9 +62,42 @@ class GraphPrograms:
         """The environments' state."""
         return [*self._episodes, self._clock, self.seed]
 
+    @property
+    def _environment(self) -> Environment:
+        """The environment; attributes that have been set are read from variables."""
+        if not self._parameters:
+            return self._original
+        present = copy.copy(self._original)
+        for name, variable in self._parameters.items():
+            setattr(present, name, tf.convert_to_tensor(variable))
+        return present
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Sets attributes of the environment that are floats; a name that is new compiles the program again.
+
+        Raises:
+            ValueError: If there is no such attribute; the message lists those that there are.
+        """
+        own = vars(self._original)
+        floats = [name for name, value in own.items() if type(value) is float]
+        for name, value in parameters.items():
+            if name not in floats:
+                raise ValueError(
+                    f"{self._original.id} has no parameter {name!r} that the program reads; it has: "
+                    f"{', '.join(floats) or 'none'}"
+                )
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name!r} of {self._original.id} is a number, not {value!r}")
+        new = [name for name in parameters if name not in self._parameters]
+        self._parameters |= {name: tf.Variable(own[name], trainable=False, dtype=tf.float32) for name in new}
+        for name, variable in self._parameters.items():
+            variable.assign(parameters.get(name, own[name]))
+        if new:
+            self._compile()
+
     def probe(self, size: int) -> Array:
         """Returns observations [size, ...] of separate environments, after ten random actions each."""
-        environment, distribution = self._environment, self._learner.distribution
+        environment, distribution = self._original, self._learner.distribution
         draw = prng.uniform if distribution.noise_kind == "uniform" else prng.normal
         episodes = reset_all(environment, size, Draw(0, 0, "probe"))
         for clock in range(10):
@@ -211,6 +249,7 @@ class GraphLoop:
     """
 
     cuts = ""
+    most_iterations = ROWS
 
     def __init__(
         self,
@@ -222,6 +261,7 @@ class GraphLoop:
     ):
         self.programs = GraphPrograms(learner, environment, num_envs, seed)
         self.variables = self.programs.variables
+        self.set_parameters = self.programs.set_parameters
         self._encoder = encoder
         self._seed = seed
         self._count = 1
@@ -229,6 +269,10 @@ class GraphLoop:
     def begin(self, iteration: int, attempt: int) -> None:
         """Only another attempt needs another seed: the environments' state is among the variables."""
         self.programs.seed.assign(self._seed + 7_919 * attempt)
+
+    def warning(self) -> str:
+        """Nothing goes wrong here that is worth a line."""
+        return ""
 
     def state(self) -> dict[str, Array]:
         """Nothing is left over: the environments' state is among the variables."""

@@ -1,5 +1,6 @@
 """Iterations in which Python steps Gymnasium's vector environments."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ class HostLoop:
     def __init__(self, learner: Learner, episodes: Continuation, encoder: ObservationEncoder, seed: int):
         self.variables: list[Any] = []
         self.cuts = episodes.cuts
+        self.most_iterations = 1
+        self.warning = episodes.warning
+        self.set_parameters = episodes.set_parameters
         self.envs = episodes.stepper.envs
         self.rollout = Rollout(episodes, learner.distribution, learner.algorithm.n_steps, seed)
         self.programs = HostPrograms(
@@ -38,7 +42,7 @@ class HostLoop:
             encoder.shape,
             encoder.dtype,
             self.envs.num_envs,
-            xla=not encoder.is_image,  # networks of convolutions take XLA many times as long
+            xla=not encoder.has_images,  # networks of convolutions take XLA many times as long
         )
         self._encoder = encoder
         self._reward_scaling = learner.reward_scaling
@@ -85,8 +89,9 @@ class HostLoop:
         return (min(PROBE_SIZE, self._rollout_size), *self._encoder.shape), self._encoder.dtype
 
     def close(self) -> None:
-        """Closes the environments."""
-        self.envs.close()
+        """Closes the environments; what they raise then can no longer harm anything."""
+        with contextlib.suppress(Exception):
+            self.envs.close()
 
 
 _NUMBERS = ("rewards", "terminated", "truncated", "valid", "final_values", "has_final")

@@ -1,8 +1,10 @@
 """An agent that trains: a policy with its rules, its optimizer, its learner, and the loop that runs them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlweights.errors import ConfigError
+from rlweights.learning.environments.rescaled import Rescaled
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Loop
 from rlweights.learning.loops.device import GraphLoop
@@ -11,6 +13,7 @@ from rlweights.running.building.keras_objects import inner_optimizer
 from rlweights.running.building.policy import Policy
 from rlweights.running.building.rules import check_scores, rules_of, try_rules
 from rlweights.running.config.schema import Agent
+from rlweights.weights.arrays import Array
 from rlweights.weights.optimizer import InterventionOptimizer
 
 
@@ -21,6 +24,10 @@ class Assembly(Policy):
         agent: See `Policy`.
         source: See `Policy`.
         folder: See `Policy`.
+        start: Weights and normalization to begin with, by path; None: fresh ones. Whatever measures from the
+            initial weights (shrinkage towards them, their norm, their reach, averages, the distance in
+            TensorBoard) begins at these.
+        origin: Where they came from, for errors.
 
     Attributes:
         rules: The interventions, in their order.
@@ -28,11 +35,20 @@ class Assembly(Policy):
         learner: Updates the networks by rollouts.
 
     Raises:
-        ConfigError: See `Policy`.
+        ConfigError: See `Policy`; or the weights to begin with do not fit.
     """
 
-    def __init__(self, agent: Agent, source: str, folder: Path | None = None):
+    def __init__(
+        self,
+        agent: Agent,
+        source: str,
+        folder: Path | None = None,
+        start: Mapping[str, Array] | None = None,
+        origin: str = "",
+    ):
         super().__init__(agent, source, folder)
+        if start is not None:  # before the rules look at the weights
+            self._begin_with(start, origin)
         self.rules = rules_of(agent, self.files, self.networks)
         self.optimizer = self._optimizer()
         try_rules(agent, self.files, self.rules)
@@ -48,14 +64,33 @@ class Assembly(Policy):
             normalize_rewards=agent.environment.normalize_rewards,
         )
 
+    def _begin_with(self, start: Mapping[str, Array], origin: str) -> None:
+        variables = {v.path: v for v in self.networks.variables}
+        misfits = [f"{name} is only there" for name in start if name not in variables]
+        for name, variable in variables.items():
+            here = list(variable.shape)
+            if name not in start:
+                misfits.append(f"{name} is only here")
+            elif list(start[name].shape) != here:
+                misfits.append(f"{name} is {list(start[name].shape)} there and {here} here")
+        if misfits:
+            more = f", and {len(misfits) - 4} more" if len(misfits) > 4 else ""
+            raise ConfigError(
+                f"{self.source}: the weights of {origin} do not fit: {'; '.join(misfits[:4])}{more}"
+            )
+        for name, variable in variables.items():
+            variable.assign(start[name])
+
     def make_loop(self) -> Loop:
         """Makes the loop that runs the iterations, with new environments that the loop closes."""
         num_envs, seed = self.agent.environment.num_envs, self.agent.seed
         if self.environments.tensorflow is not None:
-            return GraphLoop(self.learner, self.environments.tensorflow, self.encoder, num_envs, seed)
-        return HostLoop(
-            self.learner, self.environments.continued(num_envs, self.distribution), self.encoder, seed
-        )
+            environment = self.environments.tensorflow
+            if self.action_units is not None:
+                environment = Rescaled(environment, *self.action_units)
+            return GraphLoop(self.learner, environment, self.encoder, num_envs, seed)
+        episodes = self.environments.continued(num_envs, self.distribution, self.translation)
+        return HostLoop(self.learner, episodes, self.encoder, seed)
 
     def _optimizer(self) -> InterventionOptimizer:
         try:

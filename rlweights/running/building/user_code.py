@@ -2,8 +2,11 @@
 
 import importlib.util
 import inspect
+import os
+import re
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,16 @@ class UserCode:
     Args:
         source: The agent file, for errors.
         folder: Folder that relative paths begin at.
+        also: Another folder whose modules can be imported, beside the current one.
     """
 
-    def __init__(self, source: str, folder: Path):
+    def __init__(self, source: str, folder: Path, also: str | None = None):
         self.source = source
         self.folder = folder
         self._modules: dict[Path, Any] = {}
+        for each in (os.getcwd(), *([also] if also else [])):
+            if each not in sys.path and not (each == os.getcwd() and "" in sys.path):
+                sys.path.append(each)  # last: nothing that is installed is hidden by it
 
     @property
     def loaded(self) -> list[Path]:
@@ -40,13 +47,7 @@ class UserCode:
             ConfigError: If there is no such file or class, or the file fails.
         """
         file, _, name = reference.rpartition(":")
-        try:
-            location = (self.folder / file).resolve()
-            found = location.is_file()
-        except (OSError, ValueError) as error:
-            raise refusal(self.source, key, reference, first_line(error)) from None
-        if not found:
-            raise refusal(self.source, key, reference, f"there is no file {location}")
+        location = self._location(key, reference, file)
         module = self._module(key, reference, location)
         kind = "class or function" if functions else "class"
         own = [
@@ -60,6 +61,24 @@ class UserCode:
             raise refusal(self.source, key, reference, f"{location.name} has no {kind} {name!r}", hint=hint)
         return getattr(module, name)
 
+    def run(self, key: str, reference: str) -> None:
+        """Runs the file of `file.py:Name`, which may register environments.
+
+        Raises:
+            ConfigError: If there is no such file, or it fails.
+        """
+        self._module(key, reference, self._location(key, reference, reference.rpartition(":")[0]))
+
+    def _location(self, key: str, reference: str, file: str) -> Path:
+        try:
+            location = (self.folder / file).resolve()
+            found = location.is_file()
+        except (OSError, ValueError) as error:
+            raise refusal(self.source, key, reference, first_line(error)) from None
+        if not found:
+            raise refusal(self.source, key, reference, f"there is no file {location}")
+        return location
+
     def _module(self, key: str, reference: str, location: Path) -> Any:
         if location not in self._modules:
             name = f"rlweights_user_{location.stem}"
@@ -68,6 +87,8 @@ class UserCode:
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
+            if str(location.parent) not in sys.path:
+                sys.path.append(str(location.parent))  # for what the file imports from beside it
             try:
                 spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:  # whatever the file raises is one line about that file
@@ -94,19 +115,72 @@ def _failure(error: BaseException, file: Path) -> str:
 
 def arguments_of(owner: Any) -> list[str]:
     """Returns the named arguments of a function, or of a class and of the bases that it passes them on to."""
+    return list(_parameters_of(owner))
+
+
+def takes(owner: Any, name: str) -> bool:
+    """Whether a function or a class takes an argument of this name, be it among any others."""
+    init = owner.__init__ if inspect.isclass(owner) else owner
+    try:
+        parameters = inspect.signature(init).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return name in arguments_of(owner) or any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def with_tuples(owner: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments with tuples for arrays, where the owner's default or annotation wants a tuple.
+
+    TOML has arrays only, and many constructors refuse lists.
+    """
+    try:
+        known = _parameters_of(owner)
+    except (TypeError, ValueError):  # no signature to be read
+        return dict(arguments)
+    return {
+        key: _tupled(value, known[key]) if key in known and isinstance(value, list) else value
+        for key, value in arguments.items()
+    }
+
+
+def _tupled(value: list[Any], parameter: inspect.Parameter) -> Any:
+    annotation, default = parameter.annotation, parameter.default
+    text = annotation if isinstance(annotation, str) else str(annotation)
+    count = len(re.findall(r"\btuple\b", text, re.IGNORECASE))
+    lists = re.search(r"\b(list|Sequence)\b", text, re.IGNORECASE)
+    if not isinstance(default, tuple) and (not count or lists):
+        return value
+    deep = count > 1 or (isinstance(default, tuple) and any(isinstance(each, tuple) for each in default))
+    return tuple(tuple(each) if deep and isinstance(each, list) else each for each in value)
+
+
+def _parameters_of(owner: Any) -> dict[str, inspect.Parameter]:
     if not inspect.isclass(owner):
         return _named(owner)
-    known: list[str] = []
+    known: dict[str, inspect.Parameter] = {}
     for cls in owner.__mro__:
         init = vars(cls).get("__init__")
         if init is None or cls is object:
             continue
-        known += _named(init)
+        known |= {name: each for name, each in _named(init).items() if name not in known}
         if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(init).parameters.values()):
             break
-    return [name for name in dict.fromkeys(known) if name != "self"]
+    known.pop("self", None)
+    return known
 
 
-def _named(function: Any) -> list[str]:
+def _named(function: Any) -> dict[str, inspect.Parameter]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds]
+    return {p.name: p for p in inspect.signature(function).parameters.values() if p.kind in kinds}
+
+
+def home_of(module: str) -> str | None:
+    """Returns the folder from which a module was imported; None if it is an installed one."""
+    found = sys.modules.get(module.partition(".")[0])
+    file = getattr(found, "__file__", None)
+    if file is None:
+        return None
+    folder = Path(file).resolve().parent
+    folder = folder.parent if Path(file).name == "__init__.py" else folder
+    installed = re.search(r"site-packages|dist-packages|[/\\]lib[/\\]python3", str(folder))
+    return None if installed else str(folder)

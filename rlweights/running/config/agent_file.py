@@ -12,9 +12,10 @@ import tomlkit
 from pydantic import BaseModel, ValidationError
 
 from rlweights.errors import ConfigError
-from rlweights.running.config import extras
+from rlweights.learning.algorithms import PPO
+from rlweights.running.config import extras, objects
 from rlweights.running.config.messages import explained, keys_of, nearest, refusal, table_of
-from rlweights.running.config.schema import UNSET, Agent
+from rlweights.running.config.schema import UNSET, Agent, EnvironmentSection
 
 AGENT = "agent.toml"
 """The agent file of a run folder."""
@@ -79,7 +80,23 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
         raise ConfigError(
             f"{path}: not valid TOML: nested too deep, or a number of too many digits"
         ) from None
-    return parse(data, str(path), overrides)
+    return parse(_as_trained(data), str(path), overrides)
+
+
+_WRITTEN_BY_RUNS = {"budget", "checkpoint", "evaluation", "guard", "logging", "network", "optimizer", "seed"}
+"""Keys that only a run writes all of; it spells out every setting."""
+
+
+def _as_trained(data: dict[str, Any]) -> dict[str, Any]:
+    """The contents of a file; what a run of version 0.1 wrote keeps the meaning that it had.
+
+    Such a file has every setting of its time, and those that came later are missing: their defaults are for
+    new agents, and the weights beside it know nothing of them.
+    """
+    environment = data.get("environment")
+    if not (isinstance(environment, dict) and data.keys() >= _WRITTEN_BY_RUNS):
+        return data
+    return data | {"environment": {"rescale_actions": False, "encoding": 1} | environment}
 
 
 def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
@@ -99,8 +116,9 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
     """
     chosen = {key.strip(): value.strip(" \"'") for key, _, value in (o.partition("=") for o in overrides)}
     agents = [(path, load(path)) for path in shipped().values()]
-    alike = [each for each in agents if each[1].environment.id == env]
-    package = extras.bringing(env)
+    name = env.rpartition(":")[2]
+    alike = [each for each in agents if each[1].environment.id == name]
+    package = extras.bringing(name)
     if not alike and package is not None:
         alike = [each for each in agents if extras.bringing(each[1].environment.id) is package]
     backend = chosen.get("environment.backend", "gymnasium")
@@ -110,10 +128,18 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
         if chosen.get("algorithm.name", agent.algorithm.name) == agent.algorithm.name:
             if agent.environment.id == env:
                 return load(path, overrides)
+            if agent.environment.id == name:
+                return load(path, [f"environment.id={_quoted(env)}", *overrides])
             found = load(path, [f"environment.id={_quoted(env)}", *overrides])
             return found.model_copy(update={"expect": None, "description": ""})
     prepared = alike[0][1].environment.model_dump(exclude_defaults=True) if alike else {}
     return parse({"environment": prepared | {"id": env}}, source, overrides)
+
+
+def run_name(env: str) -> str:
+    """Returns the name of the folder for runs in an environment: any system takes it."""
+    name = objects.name_of(env) if objects.is_reference(env) else env.rpartition(":")[2]
+    return re.sub(r"[^\w.+-]+", "_", name) or "environment"
 
 
 def _quoted(text: str) -> str:
@@ -129,10 +155,27 @@ def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -
     if isinstance(copied.get("algorithm"), dict):
         copied["algorithm"].setdefault("name", "ppo")
     _unset(Agent, copied)
+    _fit_minibatch(copied)
     try:
         return Agent.model_validate(copied)
     except ValidationError as error:
         raise explained(error, copied, source, Agent) from None
+
+
+def _fit_minibatch(data: dict[str, Any]) -> None:
+    """Takes the whole rollout as one minibatch, where none is given and it is less than PPO's own of 256.
+
+    Simulators that allow one environment have rollouts as short as that.
+    """
+    algorithm, environment = data.get("algorithm", {}), data.get("environment", {})
+    if not isinstance(algorithm, dict) or not isinstance(environment, dict) or "batch_size" in algorithm:
+        return
+    steps = algorithm.get("n_steps", PPO().n_steps)
+    count = environment.get("num_envs", EnvironmentSection.model_fields["num_envs"].default)
+    if algorithm.get("name", "ppo") == "ppo" and type(steps) is int and type(count) is int:
+        rollout, usual = steps * count, PPO().batch_size
+        if usual is not None and 0 < rollout < usual:
+            data["algorithm"] = {"name": "ppo", **algorithm, "batch_size": rollout}
 
 
 def _valid(value: Any, source: str, *path: str) -> Any:
@@ -189,6 +232,21 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> None:
             if not isinstance(place, dict | list):
                 raise ConfigError(f"--set {text}: {'.'.join(parts[: number + 1])} is a value and has no keys")
         place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)  # pyright: ignore[reportCallIssue]
+
+
+def key_values(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Returns "key=value" texts as a mapping, the values in TOML or bare words.
+
+    Raises:
+        ConfigError: If one is no such text; names the option that it was given to.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{option} {text}: takes KEY=VALUE, such as difficulty=2")
+        found[key.strip()] = _parsed(value)
+    return found
 
 
 def _parsed(value: str) -> Any:

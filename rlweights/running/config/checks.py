@@ -38,9 +38,20 @@ _RESERVED = {"id", "num_envs", "render_mode", "vector_kwargs", "vectorization_mo
 
 def _check_environment(agent: Any) -> None:
     section = agent.environment
-    if ".py:" in section.id and section.backend != "tensorflow":
-        why = f"an environment from a file, {section.id}, needs backend 'tensorflow'"
+    if ".py:" in section.id and section.backend == "envpool":
+        why = f"an environment from a file, {section.id}, needs backend 'gymnasium' or 'tensorflow'"
         raise _wrong("environment.backend", section.backend, why)
+    single = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
+    for key in ("render_mode", "on_error"):
+        value = getattr(section, key)
+        if value != type(section).model_fields[key].default and not single:
+            why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
+            raise _wrong(f"environment.{key}", value, why)
+    if section.timeout is not None and section.vectorization_mode != "async":
+        raise _wrong("environment.timeout", section.timeout, "is for vectorization_mode 'async' only")
+    if agent.logging.info and not single:
+        why = "infos are read from single environments: vectorization_mode 'sync' or 'async'"
+        raise _wrong("logging.info", agent.logging.info, why)
     if section.backend != "gymnasium" and section.vectorization_mode is not None:
         why = "is for backend 'gymnasium' only"
         raise _wrong("environment.vectorization_mode", section.vectorization_mode, why)
@@ -54,6 +65,9 @@ def _check_environment(agent: Any) -> None:
     for key in sorted(_RESERVED & set(section.kwargs)):
         why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
         raise _wrong(f"environment.kwargs.{key}", section.kwargs[key], why)
+    for key in sorted(_RESERVED & set(agent.evaluation.kwargs)):
+        why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
+        raise _wrong(f"evaluation.kwargs.{key}", agent.evaluation.kwargs[key], why)
 
 
 def _check_network(agent: Any) -> None:

@@ -43,7 +43,7 @@ class Wrapper(BaseModel):
 class EnvironmentSection(Section):
     """The environment that the agent acts in."""
 
-    id: str = Field(description="Gymnasium id, or file.py:Class for your own TensorFlow environment.")
+    id: str = Field(description="Gymnasium id, module:Id, module:Class, or file.py:Class.")
     backend: Literal["gymnasium", "envpool", "tensorflow"] = Field(
         default="gymnasium", description="What steps the environments; tensorflow: one program with the rest."
     )
@@ -57,11 +57,35 @@ class EnvironmentSection(Section):
         default=0, description="Threads of envpool; 0: one for each environment, up to the number of cores."
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments of the environment itself.")
+    folder: str | None = Field(
+        default=None, description="Where modules of the environment lie; a run remembers it by itself."
+    )
+    render_mode: str | None = Field(
+        default=None, description="Given to the environment, for wrappers that make observations of pixels."
+    )
+    timeout: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        default=None, description="Seconds to wait for a process of vectorization_mode 'async'; unset: 600."
+    )
+    on_error: Literal["stop", "recreate"] = Field(
+        default="stop", description="What a step or reset that raises does: end the run, or make it anew."
+    )
+    max_recreations: Count = Field(
+        default=10, description="How often each environment is made anew at most, with 'recreate'."
+    )
     wrappers: list[str | Wrapper] = Field(
         default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
     )
     normalize_observations: bool = Field(
         default=False, description="Normalize by running statistics, in the graph."
+    )
+    rescale_actions: bool = Field(
+        default=True,
+        description="Whether the policy works in half ranges around the middle of bounded float actions.",
+    )
+    encoding: Literal[1, 2] = Field(
+        default=2,
+        description="How observations become numbers; 1: as version 0.1 did, bytes by 255 and no images in "
+        "dicts, small ones or of floats.",
     )
     normalize_rewards: bool = Field(
         default=False, description="Scale by the running deviation of the return."
@@ -82,6 +106,9 @@ class Network(Section):
         default=0.0, description="Initial log standard deviation of continuous actions."
     )
     policy_gain: FiniteFloat = Field(default=0.01, description="Gain of the policy's last layer.")
+    flatten_images: bool = Field(
+        default=False, description="Whether images become flat vectors instead of going through convolutions."
+    )
     model: str | None = Field(
         default=None, description="file.py:Name that builds your own hidden layers instead."
     )
@@ -124,10 +151,25 @@ class Evaluation(Section):
     every: Annotated[int, Field(ge=0)] = Field(
         default=20_000, description="Steps between two; 0: only at the end."
     )
-    episodes: Count = Field(default=10, description="Episodes of each evaluation while training.")
-    final_episodes: Count = Field(default=100, description="Episodes of the last evaluation.")
+    episodes: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="Episodes of each evaluation while training; 0: none is made."
+    )
+    final_episodes: Annotated[int, Field(ge=0)] = Field(
+        default=100, description="Episodes of the last evaluation; 0: there is none."
+    )
+    num_envs: Count = Field(
+        default=10, description="Environments that are evaluated side by side, at most one an episode."
+    )
     max_episode_steps: Count = Field(
         default=10_000, description="Where episodes are cut off that the environment itself does not limit."
+    )
+    max_steps: Count | None = Field(
+        default=None,
+        description="Steps of one evaluation, all episodes together; unset: 100,000 where the environment "
+        "does not limit its episodes, else as many as they take.",
+    )
+    kwargs: dict[str, Any] = Field(
+        default={}, description="Arguments of the environment in evaluations, where they are others."
     )
     phase: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
@@ -159,6 +201,9 @@ class Logging(Section):
 
     every: Count = Field(
         default=2_048, description="Steps between two rows of scalars; at least one iteration."
+    )
+    info: list[str] = Field(
+        default=[], description="Scalars of the environment's infos to record as means over an episode."
     )
     diagnostics_every: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Rows between two measurements of weights and plasticity; 0: never."

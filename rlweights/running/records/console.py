@@ -13,6 +13,7 @@ from rich.text import Text
 COLUMNS: dict[str, tuple[str, int]] = {
     "return": ("rollout/ep_rew_mean", 8),
     "length": ("rollout/ep_len_mean", 8),
+    "success": ("rollout/success_rate", 8),
     "entropy": ("train/entropy_loss", 9),
     "kl": ("train/approx_kl", 9),
     "expl.var": ("train/explained_variance", 9),
@@ -21,6 +22,9 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "steps/s": ("time/fps", 9),
 }
 """Columns: the tag, or end of tags, that each shows, and its width. A column appears with its first value."""
+
+INFO = "rollout/info/"
+"""With which the tags begin of what environments tell; they have columns of their own."""
 
 LINES = 24
 """About how many rows a whole run prints; half as many evaluations, and as many warnings at most."""
@@ -39,15 +43,25 @@ class Console:
         total_steps: Environment steps of the whole run.
         quiet: Whether to show no progress.
         file: The file to write to; None: standard output.
+        infos: Tags of what the environment tells that are shown; empty: the first two that come.
         **options: Arguments of `rich.console.Console`.
     """
 
-    def __init__(self, total_steps: int, *, quiet: bool = False, file: IO[str] | None = None, **options: Any):
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        quiet: bool = False,
+        file: IO[str] | None = None,
+        infos: Sequence[str] = (),
+        **options: Any,
+    ):
         self._terminal = Terminal(file=file or sys.stdout, highlight=False, **options)
         self._total = total_steps
         self._width = max(10, len(f"{total_steps:,}"))
         self._quiet = quiet
         self._shown: dict[str, float] = {}
+        self._infos = list(infos)
         self._columns: list[str] = []
         self._due = dict.fromkeys(("row", "evaluation", "warning"), 0)
         self._skipped = 0
@@ -97,6 +111,11 @@ class Console:
             values = [value for tag, value in scalars.items() if tag.endswith(end)]
             if values:
                 self._shown[column] = -values[0] if column == "entropy" else max(values)
+        told = [tag for tag in scalars if tag.startswith(INFO)]
+        self._infos = self._infos or told[:2]
+        for tag in told:
+            if tag in self._infos:
+                self._shown[tag] = scalars[tag]
         if rate is not None:
             self._shown["steps/s"] = float(f"{rate:.3g}")  # more digits would be noise
         self._move_bar(step)
@@ -138,11 +157,16 @@ class Console:
         return True
 
     def _row(self, step: int) -> None:
-        columns = [column for column in COLUMNS if column in self._shown]
-        widths = [self._width, *(COLUMNS[column][1] - 1 for column in columns)]
+        columns = [column for column in (*COLUMNS, *self._infos) if column in self._shown]
+        titles = [column.removeprefix(INFO) for column in columns]
+        widths = [self._width]
+        widths += [
+            COLUMNS[c][1] - 1 if c in COLUMNS else max(7, len(t))
+            for c, t in zip(columns, titles, strict=True)
+        ]
         if columns != self._columns:
             self._columns = columns
-            self._line(" ".join(map(str.rjust, ["steps", *columns], widths)), "bold")
+            self._line(" ".join(map(str.rjust, ["steps", *titles], widths)), "bold")
         cells = [f"{step:,}", *(number(self._shown[column]) for column in columns)]
         self._line(" ".join(map(str.rjust, cells, widths)))
 
@@ -151,6 +175,8 @@ class Console:
         if "eval/mean_reward_lower" in scalars:
             low, high = scalars["eval/mean_reward_lower"], scalars["eval/mean_reward_upper"]
             text += f" [{low:.1f}, {high:.1f}]"
+        if "eval/success_rate" in scalars:
+            text += f", success {scalars['eval/success_rate']:.0%}"
         self._line(text, "green")
 
     def _warn(self, step: int) -> None:

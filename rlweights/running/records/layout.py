@@ -104,8 +104,9 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}.{name}": inner for name, inner in hyperparameters(value).items()}
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            for i, entry in enumerate(value):
+        elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+            tables = [each if isinstance(each, Mapping) else {"name": each} for each in value]  # of wrappers
+            for i, entry in enumerate(tables):
                 name = entry.get("name") or entry.get("rule") or str(i)
                 flat |= {f"{key}.{name}.{k}": v for k, v in hyperparameters(entry).items() if k != "rule"}
         elif isinstance(value, bool | int | float | str):

@@ -65,7 +65,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: M
     """
     path = Path(path)
     try:
-        files.write(path, _encode(tensors, metadata))
+        files.write(path, encode(tensors, metadata))
     except OSError as error:
         raise CheckpointError(f"{path}: saving failed: {reason(error)}") from error
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
@@ -99,8 +99,8 @@ def load(
     return tensors, metadata
 
 
-def _encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytearray:
-    """The bytes of a sealed file; a ValueError names the first entry that must not be saved."""
+def encode(tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> bytearray:
+    """Returns the bytes of a sealed file; a ValueError names the first entry that must not be saved."""
     arrays = {}
     for name, tensor in tensors.items():
         array = np.asarray(tensor, order="C")

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rlweights.errors import ConfigError
@@ -13,12 +14,22 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.agent_file import AGENT
 from rlweights.running.config.schema import Agent
 
-CHANGEABLE = ("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard.")
+CHANGEABLE = (
+    *("budget.", "evaluation.", "logging.", "checkpoint.keep", "expect", "description", "guard."),
+    *("environment.folder", "environment.timeout", "environment.on_error", "environment.max_recreations"),
+)
 """Keys that may change when a run is resumed: they change how long it trains and what it records."""
 
 
-def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path]) -> Path:
-    """Creates a run folder with the resolved agent file, and copies of the user's files that it names.
+def create(
+    runs: Path,
+    name: str,
+    agent: Agent,
+    source: str,
+    code: Sequence[Path],
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+) -> Path:
+    """Creates a run folder with the resolved agent file, and the user's own files that it names.
 
     The agent file is written last and atomically: a folder that holds one is complete.
 
@@ -28,6 +39,7 @@ def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path
         agent: The configuration.
         source: The file or option that it came from, for errors.
         code: The user's files.
+        beside: Contents of further files, by name.
 
     Raises:
         ConfigError: If the folder cannot be written, or two of the files have one name; no folder stays
@@ -46,14 +58,20 @@ def create(runs: Path, name: str, agent: Agent, source: str, code: Sequence[Path
                     raise
                 number += 1
                 folder = runs / name / f"{stem}-{number}"
-        _fill(folder, agent, copies)
+        _fill(folder, agent, copies, beside)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror}") from None
     return folder
 
 
-def create_at(folder: Path, agent: Agent, source: str, code: Sequence[Path]) -> None:
+def create_at(
+    folder: Path,
+    agent: Agent,
+    source: str,
+    code: Sequence[Path],
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     """Makes a chosen folder a run folder; it may exist, and hold what a killed `create_at` has left.
 
     Args:
@@ -61,6 +79,7 @@ def create_at(folder: Path, agent: Agent, source: str, code: Sequence[Path]) -> 
         agent: See `create`.
         source: See `create`.
         code: See `create`.
+        beside: See `create`.
 
     Raises:
         ConfigError: If the folder holds anything else, or cannot be written; see also `create`.
@@ -69,10 +88,10 @@ def create_at(folder: Path, agent: Agent, source: str, code: Sequence[Path]) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(folder, re.escape(AGENT))
-        others = sorted({each.name for each in folder.iterdir()} - set(copies))
+        others = sorted({each.name for each in folder.iterdir()} - {*copies, *beside})
         if others:
             raise ConfigError(f"{folder}: no run folder, and not empty: it holds {others[0]}")
-        _fill(folder, agent, copies)
+        _fill(folder, agent, copies, beside)
     except OSError as error:
         raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror}") from None
 
@@ -89,9 +108,11 @@ def _copies(code: Sequence[Path], source: str) -> dict[str, Path]:
     return copies
 
 
-def _fill(folder: Path, agent: Agent, copies: Mapping[str, Path]) -> None:
+def _fill(folder: Path, agent: Agent, copies: Mapping[str, Path], beside: Mapping[str, bytes]) -> None:
     for file in copies.values():
         shutil.copy(file, folder)
+    for name, content in beside.items():
+        files.write(folder / name, content)
     written = with_copies(agent) if copies else agent
     files.write(folder / AGENT, written.to_toml().encode())
 
@@ -117,6 +138,18 @@ def read(folder: Path) -> Agent:
     if not is_run(folder):
         raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}")
     return agent_file.load(folder / AGENT)
+
+
+def add(folder: Path, name: str, content: bytes) -> None:
+    """Writes a file beside the agent file, in one act.
+
+    Raises:
+        ConfigError: If it cannot be written; an old one is intact.
+    """
+    try:
+        files.write(folder / name, content)
+    except OSError as error:
+        raise ConfigError(f"{folder / name}: cannot be written: {error.strerror}") from None
 
 
 def update(folder: Path, agent: Agent) -> None:

@@ -31,29 +31,41 @@ WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is a mean, as in Stable-Baselines3."""
 
 
+def info_tag(name: str) -> str:
+    """Returns the tag of a scalar that environments tell in their infos."""
+    return "rollout/success_rate" if name == "is_success" else f"rollout/info/{name}"
+
+
 @dataclass
 class EpisodeWindow:
     """The newest iterations that together hold at least WINDOW episodes."""
 
-    iterations: deque[tuple[int, float, int]] = field(default_factory=deque)
+    iterations: deque[tuple[int, float, int, dict[str, tuple[float, int]]]] = field(default_factory=deque)
     count: int = 0
 
     def add(self, episodes: Episodes) -> None:
         """Adds the episodes that ended in one iteration; returns that are not finite do not count."""
         if episodes.count == 0 or not math.isfinite(episodes.total_return):
             return
-        self.iterations.append((episodes.count, episodes.total_return, episodes.total_length))
+        told = dict(sorted(episodes.reported.items()))
+        self.iterations.append((episodes.count, episodes.total_return, episodes.total_length, told))
         self.count += episodes.count
         while self.count - self.iterations[0][0] >= WINDOW:
             self.count -= self.iterations.popleft()[0]
 
     def scalars(self) -> dict[str, float]:
-        """Mean return and length; nothing while no episode has ended."""
+        """Mean return and length, and means of what infos say; nothing while no episode has ended."""
         if not self.count:
             return {}
+        told: dict[str, tuple[float, int]] = {}
+        for *_, reported in self.iterations:
+            for name, (total, count) in reported.items():
+                before = told.get(name, (0.0, 0))
+                told[name] = before[0] + total, before[1] + count
         return {
-            "rollout/ep_rew_mean": sum(r for _, r, _ in self.iterations) / self.count,
-            "rollout/ep_len_mean": sum(n for _, _, n in self.iterations) / self.count,
+            "rollout/ep_rew_mean": sum(each[1] for each in self.iterations) / self.count,
+            "rollout/ep_len_mean": sum(each[2] for each in self.iterations) / self.count,
+            **{info_tag(name): total / count for name, (total, count) in sorted(told.items())},
         }
 
 
@@ -79,16 +91,20 @@ class Progress:
         iteration: Iterations made.
         attempt: How often the run went back to a checkpoint; each attempt draws other random numbers.
         finished: Whether the budget is used up and the last evaluation made.
+        evaluation_due: Whether the evaluation at this iteration has failed, and is to be made on resume.
         window: The newest episodes.
         phases: What is known of the phases of a changing task.
+        callbacks: The state of the run's callbacks, as JSON; empty if it has none.
     """
 
     best: Best
     iteration: int = 0
     attempt: int = 0
     finished: bool = False
+    evaluation_due: bool = False
     window: EpisodeWindow = field(default_factory=EpisodeWindow)
     phases: PhaseMeter = field(default_factory=PhaseMeter)
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
         """Returns all but the weights, as JSON can hold it."""
@@ -97,8 +113,10 @@ class Progress:
             "iteration": self.iteration,
             "attempt": self.attempt,
             "finished": self.finished,
+            "evaluation_due": self.evaluation_due,
             "best": [self.best.mean, self.best.env_steps],
             "window": [list(each) for each in self.window.iterations],
+            **({"callbacks": self.callbacks} if self.callbacks else {}),
         }
 
     @classmethod
@@ -108,8 +126,11 @@ class Progress:
         progress.iteration = metadata["iteration"]
         progress.attempt = metadata["attempt"]
         progress.finished = metadata["finished"]
-        for episodes in metadata["window"]:
-            progress.window.add(Episodes(*episodes))
+        progress.callbacks = metadata.get("callbacks", {})
+        progress.evaluation_due = metadata.get("evaluation_due", False)
+        for count, total_return, total_length, *told in metadata["window"]:
+            reported = {name: tuple(each) for name, each in (told[0] if told else {}).items()}
+            progress.window.add(Episodes(count, total_return, total_length, reported=reported))
         if "phases" in metadata:
             progress.phases = PhaseMeter.of(metadata["phases"])
         return progress
@@ -160,8 +181,8 @@ class RunState:
         if agent.guard.on_nonfinite == "rollback":
             self._beginning = {path: v.numpy().copy() for path, v in self._state.items()}
 
-    def save(self, progress: Progress, probe: Array, step: int) -> None:
-        """Writes a checkpoint.
+    def save(self, progress: Progress, probe: Array, step: int) -> Path:
+        """Writes a checkpoint and returns its file.
 
         A feedback or a metric that is NaN says that nothing was measured yet: it is saved as a name.
 
@@ -178,8 +199,9 @@ class RunState:
             if value.dtype.kind in "fV" and not np.isfinite(value).all():
                 raise NotFinite(path)
         metadata = progress.metadata() | {"unset": unset, "agent": self._agent.to_toml()}
-        self._files.save(step, tensors, metadata)
+        path = self._files.save(step, tensors, metadata)
         self.newest = step
+        return path
 
     def restore(self, say: Callable[[str], Any]) -> Restored | None:
         """Takes over the newest readable checkpoint.

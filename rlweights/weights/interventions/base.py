@@ -11,8 +11,9 @@ from keras import ops
 from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.feedback import Feedback
-from rlweights.weights.interventions.schedules import strength
-from rlweights.weights.selection import Selector, kind, owner_of, select
+from rlweights.weights.interventions.schedules import formatted, strength
+from rlweights.weights.keras_internals import global_seed
+from rlweights.weights.selection import Selector, kernels_and_biases, select
 
 PLACEMENTS = ("after_step", "during_gradient", "during_iteration", "after_iteration")
 
@@ -37,7 +38,7 @@ class Intervention:
         on: Which weights, see `rlweights.select`; None takes the rule's own default.
         placement: When, one of the table above; None takes the rule's own default.
         name: Names the metrics `<name>/<metric>`; None makes it from the class name.
-        seed: Seed of the rule's random draws.
+        seed: Seed of the rule's random draws; None: that of `keras.utils.set_random_seed`, or 0.
     """
 
     placement: str = "after_step"
@@ -53,10 +54,16 @@ class Intervention:
         self = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
         self._arguments = dict(list(bound.arguments.items())[1:])
-        for parameter in bound.signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                self._arguments |= self._arguments.pop(parameter.name, {})
+        for each in bound.signature.parameters.values():
+            if each.kind is each.VAR_KEYWORD:
+                self._arguments |= self._arguments.pop(each.name, {})
         return self
+
+    def __reduce__(self) -> Any:
+        return _made, (type(self), self._arguments)
+
+    def __deepcopy__(self, memo: Any) -> "Intervention":  # layers in the arguments stay themselves
+        return _made(type(self), self._arguments)
 
     def __init_subclass__(cls, **kwargs: Any):
         """Registers the rule with Keras, so that models which use it save and load."""
@@ -70,7 +77,7 @@ class Intervention:
         *,
         placement: str | None = None,
         name: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         if type(self).update is Intervention.update and type(self).delta is Intervention.delta:
             raise TypeError(f"{type(self).__name__} must implement `update` or `delta`.")
@@ -87,7 +94,7 @@ class Intervention:
         self.name = name or snake_case(type(self).__name__)
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
             raise ValueError(f"`name` takes letters, digits and _ . - only. Received: {name!r}")
-        self.seed = seed
+        self.seed = (global_seed() or 0) if seed is None else seed
         self.variables: list[Any] = []
         self.all_variables: list[Any] = []
         self.metrics: dict[str, Any] = {}
@@ -207,38 +214,79 @@ class Intervention:
         """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
         return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
 
-    def kernel_of(self, weight: Variable) -> Any:
-        """The kernel of the layer that owns `weight`: itself if it has two or more dimensions.
+    def inputs_of(self, weight: Variable) -> tuple[int, ...]:
+        """Returns the axes of the kernel of `weight` that are summed over in one unit, as its layer says.
 
         Raises:
-            ValueError: If the layer owns no kernel.
+            ValueError: If the layer does not say. Without an optimizer it is all axes but the last.
         """
-        if len(weight.shape) >= 2:
-            return weight
-        owner = owner_of(weight)
-        for other in self.all_variables:
-            if owner_of(other) == owner and len(other.shape) >= 2:
-                return other
-        raise ValueError(
-            f"{self.name}: {weight.path} has no fan-in, because its layer owns no kernel; "
-            f"leave it out with `on=`, or give the bound in absolute units."
-        )
+        if self._owner is None:
+            return tuple(range(len(weight.shape) - 1))
+        return self._part_of(weight).inputs
+
+    def kernel_of(self, weight: Variable) -> Variable:
+        """Returns the kernel with which `weight` makes a unit: itself, or of a bias its layer's.
+
+        Raises:
+            ValueError: If the layer owns no kernel, or is of a kind that is not known.
+        """
+        part = self._part_of(weight)
+        return weight if part.kernel is None else part.kernel
 
     def fan_in(self, weight: Variable) -> int:
-        """Number of inputs of a unit of the layer that owns `weight`; Keras kernels are (..., in, out)."""
-        size = 1
-        for dimension in self.kernel_of(weight).shape[:-1]:
-            size *= int(dimension)
-        return size
+        """Returns the number of inputs of a unit of the layer that owns `weight` (errors as `kernel_of`)."""
+        return self._part_of(weight).fan_in
+
+    def is_bias(self, weight: Variable) -> bool:
+        """Whether `weight` is added to units whose kernel is another weight."""
+        if self._owner is None:
+            return len(weight.shape) < 2
+        part = self._owner.anatomy.part(weight)
+        return len(weight.shape) < 2 if part is None else not part.is_kernel
+
+    def layer_of(self, weight: Variable) -> str:
+        """Returns the path of the layer of `weight`; of several with one path later ones are numbered."""
+        return self._owner.anatomy.layer_name(weight)
+
+    def _part_of(self, weight: Variable) -> Any:
+        try:
+            return self._owner.anatomy.known_part(weight)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
+    def selected(self) -> list[str]:
+        """Returns the paths of the weights that the rule selects; empty before the optimizer is built."""
+        return [variable.path for variable in self.variables]
 
     # What the optimizer calls ---------------------------------------------------------------------
 
-    def bind(self, owner: Any, variables: Sequence[Any]) -> None:
-        """Resolves the selection and creates all state. `owner` is the InterventionOptimizer."""
+    @property
+    def owner(self) -> Any:
+        """The optimizer that the rule was built with; None before."""
+        return self._owner
+
+    def bind(self, owner: Any, variables: Sequence[Variable], chosen: Sequence[int] | None = None) -> None:
+        """Resolves the selection and creates all state.
+
+        Args:
+            owner: The `InterventionOptimizer`.
+            variables: All trainable weights.
+            chosen: Indices of the weights that a saved optimizer's rule had selected; None: ask `on`.
+
+        Raises:
+            ValueError: If nothing is selected, or if the rule belongs to an optimizer of other weights.
+        """
+        if self._owner is not None and not {id(v) for v in self.all_variables} & {id(v) for v in variables}:
+            raise ValueError(
+                f"{self.name} belongs to another optimizer already, with other weights: a rule has state, so "
+                f"give each optimizer one of its own"
+            )
         try:
-            self.variables = self.on(variables)
+            self.variables = self.on(variables) if chosen is None else [variables[i] for i in chosen]
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
+        if self._arguments.get("seed") is None:
+            self.seed = global_seed() or 0
         self.all_variables = list(variables)
         self._places = {id(v): i for i, v in enumerate(self.variables)}
         self._owner = owner
@@ -252,7 +300,7 @@ class Intervention:
 
     @property
     def adds(self) -> bool:
-        """Whether the rule speaks in differences (`delta`) rather than in new values (`update`)."""
+        """Whether the rule gives differences (`delta`) rather than new values (`update`)."""
         return type(self).delta is not Intervention.delta
 
     def try_on(self, variable: Variable, step: Scalar) -> None:
@@ -286,7 +334,7 @@ class Intervention:
                 variable.assign_add(self._checked(self.delta(variable, step), variable, "delta"))
             elif (new := self.update(variable, step)) is not variable:
                 variable.assign(self._checked(new, variable, "update"))
-            for slot in self._owner.slots(variable) if self._touches_slots else ():
+            for slot in self._owner.slots(variable) if self.touches_slots else ():
                 if (rewritten := self.update_slot(variable, slot, step)) is not None:
                     slot.assign(rewritten)
         every = self._owner.metrics_every if self.placement == "after_step" else 1
@@ -322,7 +370,8 @@ class Intervention:
         return differences
 
     @property
-    def _touches_slots(self) -> bool:
+    def touches_slots(self) -> bool:
+        """Whether the rule rewrites optimizer slots, too."""
         return type(self).update_slot is not Intervention.update_slot
 
     def _checked(self, value: Any, variable: Variable, method: str) -> Tensor:
@@ -354,10 +403,12 @@ class Intervention:
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, serialized."""
         config = dict(self._arguments)
+        if config.get("seed") is None and self.seed != 0:
+            config["seed"] = self.seed
         if "on" in config:
             if "predicate(" in repr(self.on):
                 raise ValueError(f"{self.name}: `on={self.on!r}` is a function and cannot be saved.")
-            config["on"] = repr(self.on)
+            config["on"] = self.on.expression()
         return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
 
     @classmethod
@@ -368,15 +419,21 @@ class Intervention:
     def describe(self) -> str:
         """The rule in one line for people: its name, what it does with which number, and to what."""
         arguments = {k: v for k, v in self._arguments.items() if k not in ("on", "name", "seed")}
-        shown = [f"{k} {v if isinstance(v, str) else _shown(v)}" for k, v in arguments.items()]
-        return f"{self.name} ({', '.join(shown)}) on {self.on!r}" if shown else f"{self.name} on {self.on!r}"
+        shown = [f"{k} {v if isinstance(v, str) else formatted(v)}" for k, v in arguments.items()]
+        head = f"{self.name} ({', '.join(shown)})" if shown else self.name
+        count = f" ({len(self.variables)} of {len(self.all_variables)} weights)" if self.variables else ""
+        return f"{head} on {self.on!r}{count}"
 
     def __repr__(self):
         shown = {k: v for k, v in self._arguments.items() if k != "on"}
-        arguments = [f"{k}={_shown(v)}" for k, v in shown.items()]
+        arguments = [f"{k}={formatted(v)}" for k, v in shown.items()]
         if "on" in self._arguments:
             arguments.append(f"on={self.on!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def _made(rule: type[Intervention], arguments: Mapping[str, Any]) -> Intervention:
+    return rule(**arguments)
 
 
 def _values(variables: Sequence[Any]) -> list[Any]:
@@ -384,16 +441,8 @@ def _values(variables: Sequence[Any]) -> list[Any]:
     return [ops.copy(variable) for variable in variables]
 
 
-def _shown(value: Any) -> str:
-    """`repr`, but of Keras' constraints and schedules, which have none, the expression that makes them."""
-    if isinstance(value, keras.constraints.Constraint | keras.optimizers.schedules.LearningRateSchedule):
-        given = {k: v for k, v in value.get_config().items() if v is not None}
-        return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
-    return getattr(value, "__qualname__", repr(value))
-
-
-KERNELS_AND_BIASES = kind("kernel", "bias")
-"""What rules touch unless told otherwise: no normalization parameters, no log standard deviations."""
+KERNELS_AND_BIASES = kernels_and_biases()
+"""What rules touch unless told otherwise: no normalization, no embeddings, no log standard deviations."""
 
 
 def snake_case(name: str) -> str:

@@ -8,7 +8,6 @@ from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
-from rlweights.weights.selection import owner_of
 
 UNITS = ("fan_in", "init", "absolute")
 
@@ -50,19 +49,26 @@ class Clipping(Intervention):
         self._scales: dict[int, Any] = {}
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Fixes each weight's scale: one bound is `bound(step) * scale`."""
+        """Fixes each weight's scale: one bound is `bound(step) * scale`.
+
+        Raises:
+            ValueError: If a weight has no fan-in, or a kernel began at 0 in the unit "init".
+        """
         if self.unit == "fan_in":
             self._scales = {id(v): self.fan_in(v) ** -0.5 for v in variables}
         elif self.unit == "init":
             # A variable and not a constant: a loaded optimizer must keep the reach of its first weights.
-            self._scales = {
-                id(v): self.add_variable(
-                    f"{v.path.replace('/', '_')}_reach", initial=ops.max(ops.abs(self.kernel_of(v)))
-                )
-                for v in variables
-            }
+            for variable in variables:
+                reach = ops.max(ops.abs(self.kernel_of(variable)))
+                if not float(reach) > 0.0:
+                    raise ValueError(
+                        f"{self.name}: the kernel of {variable.path} began at 0, and a bound measured in "
+                        f"that would hold it there; leave it out with `on=`, or take another `unit`"
+                    )
+                name = f"{variable.path.replace('/', '_')}_reach"
+                self._scales[id(variable)] = self.add_variable(name, initial=reach)
         if self.per_layer:
-            layers = dict.fromkeys(owner_of(v) for v in variables)
+            layers = dict.fromkeys(self.layer_of(v) for v in variables)
             each = (f"{metric}/{layer}" for metric in Clipping.metric_names for layer in layers)
             self.metric_names = (*Clipping.metric_names, *each)
 
@@ -90,7 +96,7 @@ class Clipping(Intervention):
             clipped = ops.sum(ops.cast(ops.abs(old) > limit, "float32"))
             saturated = ops.sum(ops.cast(ops.abs(new) >= limit, "float32"))
             counted = (clipped, saturated, math.prod(variable.shape))
-            for suffix in ("", f"/{owner_of(variable)}") if self.per_layer else ("",):
+            for suffix in ("", f"/{self.layer_of(variable)}") if self.per_layer else ("",):
                 sums = counts.get(suffix, (0.0, 0.0, 0))
                 counts[suffix] = [a + b for a, b in zip(sums, counted, strict=True)]
         shares = {f"clipped{suffix}": clipped / size for suffix, (clipped, _, size) in counts.items()}

@@ -1,5 +1,6 @@
 """Noise in the weights: fixed, scheduled, fed from outside, or adapted to a distance between policies."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,14 +58,13 @@ class Noise(Intervention):
             drawn = prng.normal([size], self.seed, self.stream_of(weight, side), counter)
             return ops.sign(drawn) * ops.sqrt(ops.abs(drawn))
 
-        if len(shape) < 2:
-            size = shape[0] if shape else 1
-            return ops.cast(ops.reshape(vector(size, "out"), shape), weight.dtype)
-        inputs = 1
-        for dimension in shape[:-1]:
-            inputs *= dimension
-        product = vector(inputs, "in")[:, None] * vector(shape[-1], "out")[None, :]
-        return ops.cast(ops.reshape(product, shape), weight.dtype)
+        if len(shape) < 2 or self.is_bias(weight):
+            return ops.cast(ops.reshape(vector(math.prod(shape), "out"), shape), weight.dtype)
+        inputs = self.inputs_of(weight)
+        rows = [n if axis in inputs else 1 for axis, n in enumerate(shape)]
+        columns = [1 if axis in inputs else n for axis, n in enumerate(shape)]
+        entering = ops.reshape(vector(math.prod(rows), "in"), rows)
+        return ops.cast(entering * ops.reshape(vector(math.prod(columns), "out"), columns), weight.dtype)
 
     def observe(
         self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar

@@ -8,7 +8,7 @@ from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.interventions.base import Intervention
-from rlweights.weights.selection import kind
+from rlweights.weights.selection import kernels
 
 
 class Projection(Intervention):
@@ -35,7 +35,7 @@ class Projection(Intervention):
     Reinforcement Learning", 2025, https://arxiv.org/abs/2502.15280 ("unit_norm", after every step).
     """
 
-    default_on = kind("kernel")
+    default_on = kernels()
 
     def __init__(self, constraint: Any, **kwargs: Any):
         super().__init__(**kwargs)
@@ -45,8 +45,11 @@ class Projection(Intervention):
         if self._keeps_norm:
             self._project = self._to_initial_norm
         elif constraint == "unit_norm":
-            self._project = _to_unit_norm
-        elif isinstance(constraint, str | dict | type):
+            self._project = self._to_unit_norm
+        elif isinstance(constraint, type):
+            # A class cannot be saved; what it makes can.
+            self._project = self._arguments["constraint"] = constraint()
+        elif isinstance(constraint, str | dict):
             try:
                 self._project = keras.constraints.get(constraint)
             except (ValueError, TypeError) as error:
@@ -86,7 +89,6 @@ class Projection(Intervention):
         factor = self._norms[id(weight)] / ops.maximum(ops.norm(value), keras.backend.epsilon())
         return ops.cast(value * factor, weight.dtype)
 
-
-def _to_unit_norm(weight: Variable) -> Tensor:
-    inputs = list(range(len(weight.shape) - 1)) or [0]
-    return keras.constraints.UnitNorm(axis=inputs)(weight)
+    def _to_unit_norm(self, weight: Variable) -> Tensor:
+        inputs = [0] if self.is_bias(weight) else list(self.inputs_of(weight)) or [0]
+        return keras.constraints.UnitNorm(axis=inputs)(weight)

@@ -77,7 +77,10 @@ class Recycling(Intervention):
         kernels: dict[str, Any] = {}
         doubles = set()
         for variable in self.all_variables:
-            if len(variable.shape) >= 2 and kernels.setdefault(owner_of(variable), variable) is not variable:
+            if (
+                self._owner.anatomy.is_kernel(variable)
+                and kernels.setdefault(owner_of(variable), variable) is not variable
+            ):
                 doubles.add(owner_of(variable))
         selected = {id(v) for v in variables}
         for layer, successors in self._successors(kernels, selected).items():
@@ -168,13 +171,16 @@ class Recycling(Intervention):
         return self._rewritten(weight, ops.copy(weight), fresh, step)
 
     def update_slot(self, weight: Variable, slot: Variable, step: Scalar) -> Tensor | None:
-        """Returns the optimizer slot with the entries of dormant units zeroed."""
+        """Returns the optimizer slot with the entries of dormant units as they began, which mostly is 0."""
         if tuple(slot.shape) != tuple(weight.shape):
             return None
-        return self._rewritten(weight, ops.copy(slot), ops.zeros_like(slot), step)
+        beginning = self._owner.slot_beginning(slot)
+        return self._rewritten(weight, ops.copy(slot), beginning * ops.ones_like(slot), step, beginning)
 
-    def _rewritten(self, weight: Variable, value: Any, fresh: Tensor, step: Scalar) -> Tensor:
-        """`value`, shaped like `weight`, with `fresh` into dormant units and 0 out of them."""
+    def _rewritten(
+        self, weight: Variable, value: Tensor, fresh: Tensor, step: Scalar, gone: float = 0.0
+    ) -> Tensor:
+        """`value`, shaped like `weight`, with `fresh` into dormant units and `gone` out of them."""
         layer = owner_of(weight)
         if layer in self._scores:
             value = ops.where(self.dormant(layer, step), fresh, value)
@@ -182,7 +188,7 @@ class Recycling(Intervention):
             units = self._sizes[feeder]
             places = int(weight.shape[-2]) // units  # above 1 behind a flattened convolution
             rows = ops.reshape(ops.tile(self.dormant(feeder, step), places), (-1, 1))
-            value = ops.where(rows, ops.zeros_like(value), value)
+            value = ops.where(rows, gone * ops.ones_like(value), value)
         return value
 
     def _due(self) -> Tensor:

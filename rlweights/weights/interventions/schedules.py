@@ -49,6 +49,14 @@ def strength(value: Any, argument: str = "strength", minimum: float | None = Non
     )
 
 
+def formatted(value: Any) -> str:
+    """`repr`, but of Keras' constraints and schedules, which have none, the expression that makes them."""
+    if isinstance(value, keras.constraints.Constraint | keras.optimizers.schedules.LearningRateSchedule):
+        given = {k: v for k, v in value.get_config().items() if v is not None}
+        return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+    return getattr(value, "__qualname__", repr(value))
+
+
 @keras.saving.register_keras_serializable(package="rlweights")
 class OverBudget(Feedback):
     """A strength that changes linearly over the whole budget: the trainer writes the progress."""

@@ -176,13 +176,14 @@ def test_an_environment_that_fails(monkeypatch):
             raise RuntimeError("no licence\nsee page 3")
 
     monkeypatch.setitem(gym.registry, "Failing-v0", gym.envs.registration.EnvSpec("Failing-v0", Failing))
-    assert refused("environment.id=Failing-v0") == "environment.id = 'Failing-v0': RuntimeError: no licence"
+    start = "environment.id = 'Failing-v0': RuntimeError: no licence see page 3 (test_environments.py, line "
+    assert refused("environment.id=Failing-v0").startswith(start)
 
 
 def test_wrappers_by_name_act_innermost_first():
     overrides = ["environment.wrappers=['FlattenObservation', 'RecordEpisodeStatistics']"]
     env = assembled(*overrides).environments.vector(1).envs[0]  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(env, gym.wrappers.RecordEpisodeStatistics)
+    assert isinstance(env.env, gym.wrappers.RecordEpisodeStatistics)
     assert isinstance(env.env, gym.wrappers.FlattenObservation)
 
 
@@ -238,9 +239,9 @@ def test_wrappers_of_an_installed_package():
     env = (
         assembled("environment.wrappers=['gymnasium.wrappers:FlattenObservation']")
         .environments.vector(1)
-        .envs[0]
-    )  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(env, gym.wrappers.FlattenObservation)
+        .envs[0]  # pyright: ignore[reportAttributeAccessIssue]
+    )
+    assert isinstance(env.env, gym.wrappers.FlattenObservation)
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ ROLLOUT = "the rollout of n_steps * num_envs = 128 * 8 = 1024 steps"
             "environment.num_threads = 2: is for backend 'envpool' only",
         ),
         (
-            ["environment.id=mine.py:World"],
-            "environment.backend = 'gymnasium': an environment from a file, mine.py:World, needs backend "
-            "'tensorflow'",
+            ["environment.id=mine.py:World", "environment.backend=envpool"],
+            "environment.backend = 'envpool': an environment from a file, mine.py:World, needs backend "
+            "'gymnasium' or 'tensorflow'",
         ),
         (
             ["environment.kwargs.render_mode=human"],

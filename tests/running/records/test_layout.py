@@ -230,6 +230,13 @@ def test_two_rules_of_one_kind_keep_their_own_hyperparameters():
     assert values["interventions.second.bound"] == 2.0
 
 
+@pytest.mark.parametrize("wrappers", [["A", {"name": "B", "size": 3}], [{"name": "B", "size": 3}, "A"]])
+def test_wrappers_may_be_names_and_tables(wrappers):
+    values = layout.hyperparameters({"environment": {"wrappers": wrappers}})
+    assert values["environment.wrappers.B.size"] == 3
+    assert values["environment.wrappers.A.name"] == "A"
+
+
 def test_a_run_that_was_stopped_ends_as_a_failure():
     summary = layout.hparams_end(success=False)
     data = summary.value[0].metadata.plugin_data.content

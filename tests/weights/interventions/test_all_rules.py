@@ -94,7 +94,7 @@ def test_a_rule_in_one_line_for_people():
         "noise (stddev InverseTimeDecay(initial_learning_rate=0.1, decay_steps=10, decay_rate=0.5, "
         "staircase=False, name='InverseTimeDecay'), placement after_step) on path('.*kernel')"
     )
-    assert rw.Clipping().describe() == "clipping on kind('kernel', 'bias')"
+    assert rw.Clipping().describe() == "clipping on kernels_and_biases()"
 
 
 def half(weight):
