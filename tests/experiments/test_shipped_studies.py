@@ -14,6 +14,7 @@ SHIPPED = study_file.shipped()
 SCALES = {
     "averaging": 0.02,
     "far_end": 0.02,
+    "new_tasks_acrobot": 0.06,
     "new_tasks_cartpole_long": 0.001,
     "turning_half_cheetah_long": 0.004,
 }
