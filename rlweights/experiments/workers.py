@@ -118,7 +118,8 @@ def cores() -> int:
 
 def _process(arguments: str) -> int:
     """What each process does: trains one seed, and says in one line of JSON how it ended."""
-    agent, env, overrides, runs, start, start_optimizer = json.loads(arguments)
+    agent, env, overrides, runs, *begins = json.loads(arguments)
+    start, start_optimizer = begins or (None, False)
 
     def session() -> int:
         with contextlib.redirect_stdout(sys.stderr):
