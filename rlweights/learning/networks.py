@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from rlweights.learning.normalization import ObservationNormalization
-from rlweights.learning.parts import NATURE, Part, convolutions_for, layer_prefixes
+from rlweights.learning.parts import NATURE, ObservationPart, convolutions_for, layer_prefixes
 from rlweights.learning.tables import Table
 from rlweights.weights.arrays import Tensor, Variable
 
@@ -65,7 +65,7 @@ class Trunk(keras.Model):
         *,
         layer_norm: bool = False,
         convolutions: Sequence[tuple[int, int, int]] = (),
-        parts: Sequence[Part] = (),
+        parts: Sequence[ObservationPart] = (),
         pixels: tuple[float, float] = PIXELS,
         normalization: ObservationNormalization | None = None,
         name: str = "trunk",
@@ -173,7 +173,7 @@ class CustomTrunk(keras.Model):
         observation_shape: Sequence[int],
         *,
         space: gym.Space | None = None,
-        parts: Sequence[Part] = (),
+        parts: Sequence[ObservationPart] = (),
         pixels: tuple[float, float] = PIXELS,
         normalization: ObservationNormalization | None = None,
         name: str = "trunk",
@@ -327,7 +327,7 @@ def actor_critic(
     model: Callable[..., Any] | None = None,
     dtype: str | None = None,
     space: gym.Space | None = None,
-    parts: Sequence[Part] = (),
+    parts: Sequence[ObservationPart] = (),
     pixels: tuple[float, float] = PIXELS,
     seed: int = 0,
 ) -> ActorCritic:

@@ -19,7 +19,7 @@ SMALLEST = 7
 
 
 @dataclass(frozen=True)
-class Part:
+class ObservationPart:
     """One part of an observation: a whole space, or one entry of a Dict or a Tuple.
 
     Attributes:
@@ -50,7 +50,7 @@ class Part:
         return self.start + self.size
 
 
-def layer_prefixes(parts: Sequence[Part]) -> list[str]:
+def layer_prefixes(parts: Sequence[ObservationPart]) -> list[str]:
     """Returns what the names of each part's layers begin with: "camera_", "" for a whole observation."""
     names = [re.sub(r"[^A-Za-z0-9_-]", "_", part.name) for part in parts]
     return [
@@ -74,7 +74,7 @@ def convolved_size(shape: Sequence[int]) -> int:
     return height * width * channels
 
 
-def first_inputs(parts: Sequence[Part], table_width: int) -> int:
+def first_inputs(parts: Sequence[ObservationPart], table_width: int) -> int:
     """Returns how many inputs the first dense layer has behind the parts of an observation."""
     sizes = {
         "numbers": lambda part: part.size,

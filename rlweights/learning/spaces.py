@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from rlweights.learning.parts import Part, image_axes
+from rlweights.learning.parts import ObservationPart, image_axes
 from rlweights.weights.arrays import Array
 
 WIDEST = 65_535
@@ -58,7 +58,7 @@ class ObservationEncoder:
     dtype: str
     encode: Callable[[Any], Array]
     space: spaces.Space
-    parts: tuple[Part, ...]
+    parts: tuple[ObservationPart, ...]
     pixels: tuple[float, float] = (0.0, 1.0 / 255.0)
 
     @property
@@ -99,7 +99,7 @@ def observation_encoder(space: spaces.Space, encoding: Encoding | None = None) -
     return ObservationEncoder((start,), "float32", _joined(space, leaves), space, tuple(parts))
 
 
-Leaf = tuple[Part, Callable[[Any], Array]]
+Leaf = tuple[ObservationPart, Callable[[Any], Array]]
 """A part, and what encodes a batch of it flat."""
 
 
@@ -154,11 +154,11 @@ def _leaves(space: Any, how: Encoding, name: str = "") -> list[Leaf]:
             low, factor = _pixels(space, how)
             return [
                 (
-                    Part(name, "image", shape),
+                    ObservationPart(name, "image", shape),
                     lambda x: _scaled(make(x).reshape(-1, size).astype(np.float32), low, factor),
                 )
             ]
-        return [(Part(name, "numbers", tuple(space.shape) or (1,)), _box(space, how))]
+        return [(ObservationPart(name, "numbers", tuple(space.shape) or (1,)), _box(space, how))]
     if isinstance(space, spaces.Discrete):
         return [_discrete(name, [int(space.n)], np.array([int(space.start)]), (), how)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -166,7 +166,7 @@ def _leaves(space: Any, how: Encoding, name: str = "") -> list[Leaf]:
         return [_discrete(name, counts, np.ravel(space.start).astype(int), tuple(space.shape), how)]
     if isinstance(space, spaces.MultiBinary):
         size, shape = int(np.prod(space.shape)), tuple(space.shape)
-        return [(Part(name, "numbers", shape), lambda x: _fitting(np.asarray(x, np.float32), shape, size))]
+        return [(ObservationPart(name, "numbers", shape), lambda x: _fitting(np.asarray(x, np.float32), shape, size))]
     raise ValueError(f"unsupported observation space: {space}")
 
 
@@ -274,7 +274,7 @@ def _image_encoder(
 ) -> ObservationEncoder:
     """The encoder of observations that are one image: bytes stay bytes, a quarter of the memory."""
     turned, (low, factor) = _turned(space, shape, order), _pixels(space, how)
-    parts = (Part("", "image", shape),)
+    parts = (ObservationPart("", "image", shape),)
     if space.dtype == np.uint8:
         return ObservationEncoder(shape, "uint8", turned, space, parts, (low, factor))
     return ObservationEncoder(
@@ -300,9 +300,9 @@ def _discrete(name: str, counts: list[int], starts: Array, shape: tuple[int, ...
         return found
 
     if how.most_one_hot is not None and max(counts) > how.most_one_hot:
-        return Part(name, "index", (columns,), counts=tuple(counts)), lambda x: places(x).astype(np.float32)
+        return ObservationPart(name, "index", (columns,), counts=tuple(counts)), lambda x: places(x).astype(np.float32)
     total = sum(counts)
-    part = Part(name, "numbers", (total,))
+    part = ObservationPart(name, "numbers", (total,))
     if columns == 1 and total <= MOST_ONE_HOT:
         rows = np.eye(total, dtype=np.float32)
         return part, lambda x: rows[_places(x, starts, 1, shape)[:, 0]]
