@@ -153,7 +153,7 @@ class CustomTrunk(keras.Model):
     Args:
         build: Returns a Keras model or layer. Of one argument, it gets the shape of one encoded observation.
             Of two, it gets the shape and the space of one observation: of a Dict or a Tuple, the shapes of
-            all parts by their names, "arm/camera", and the model is called with a dict of them. Initializers
+            all parts by their names, "arm.camera", and the model is called with a dict of them. Initializers
             without a seed get one from `seed`.
         observation_shape: Shape of one observation.
         space: The space of one observation, for a `build` of two arguments.

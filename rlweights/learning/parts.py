@@ -23,7 +23,7 @@ class Part:
     """One part of an observation: a whole space, or one entry of a Dict or a Tuple.
 
     Attributes:
-        name: Keys from the outermost space on, "arm/camera"; "" if the observation has no parts.
+        name: Keys from the outermost space on, "arm.camera"; "" if the observation has no parts.
         kind: "numbers"; "image", for convolutions; or "index", whole numbers to be looked up in a table.
         shape: Shape of the part, an image as [H, W, C], indices as [K].
         start: Where the part begins in the flat encoded observation.
@@ -52,7 +52,7 @@ class Part:
 
 def layer_prefixes(parts: Sequence[Part]) -> list[str]:
     """Returns what the names of each part's layers begin with: "camera_", "" for a whole observation."""
-    names = [re.sub(r"[^A-Za-z0-9_.-]", "_", part.name) for part in parts]
+    names = [re.sub(r"[^A-Za-z0-9_-]", "_", part.name) for part in parts]
     return [
         f"{name}_{i}_" if names.count(name) > 1 else f"{name}_" if name else ""
         for i, name in enumerate(names)

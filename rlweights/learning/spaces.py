@@ -141,7 +141,7 @@ def _leaves(space: Any, how: Encoding, name: str = "") -> list[Leaf]:
         found: list[Leaf] = []
         for key in _keys(space):
             try:
-                found += _leaves(space[key], how, f"{name}/{key}" if name else str(key))
+                found += _leaves(space[key], how, f"{name}.{key}" if name else str(key))
             except ValueError as error:
                 way = "; the wrapper FilterObservation leaves parts out" if isinstance(key, str) else ""
                 raise ValueError(f"{error} at {key!r}{way}") from None
@@ -183,9 +183,13 @@ def _fitting(array: Array, shape: tuple[int, ...], size: int) -> Array:
 def _box(space: spaces.Box, how: Encoding) -> Callable[[Any], Array]:
     """Encodes boxes flat, float32."""
     shape, size = tuple(space.shape), int(np.prod(space.shape))
+    flat = len(shape) == 1
 
     def plain(x: Any) -> Array:
-        return _fitting(np.asarray(x, np.float32), shape, size)
+        array = np.asarray(x, np.float32)
+        if flat and array.shape[1:] == shape:  # nothing to do, and every step of a rollout comes here
+            return array
+        return _fitting(array, shape, size)
 
     if space.dtype.kind not in "iu":
         return plain

@@ -22,7 +22,7 @@ def _of_inner(name: str) -> Any:
     return property(get, set_, doc=f"The inner optimizer's `{name}`.")
 
 
-class Wrapper(keras.optimizers.Optimizer):
+class DelegatingOptimizer(keras.optimizers.Optimizer):
     """An optimizer that delegates everything public but the step itself to `self.inner`."""
 
     inner: keras.optimizers.Optimizer

@@ -11,7 +11,7 @@ from keras import ops
 from rlweights.weights import keras_internals, nonfinite, slots
 from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.compilation import as_written
-from rlweights.weights.delegation import Wrapper
+from rlweights.weights.delegation import DelegatingOptimizer
 from rlweights.weights.exchange import Exchange, Exchanging
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
@@ -30,7 +30,7 @@ _BETWEEN_BEGIN_AND_END = ("during_iteration", "after_iteration")
 
 
 @keras.saving.register_keras_serializable(package="rlweights")
-class InterventionOptimizer(Exchanging, Wrapper):
+class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     """Wraps an optimizer and rewrites weights around its step: optax for weights, speaking Keras.
 
     *Live* weights, the model's own variables, are what losses and rollouts see; *clean* weights are what

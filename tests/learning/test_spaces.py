@@ -94,7 +94,7 @@ def test_images_stay_images_with_channels_last(shape, encoded):
     ("space", "shape"),
     [
         (spaces.Box(0, 255, (7, 7, 3), np.uint8), (7, 7, 3)),
-        (spaces.Box(0, 1, (10, 10, 4), bool), (10, 10, 4)),
+        (spaces.Box(0, 1, (10, 10, 4), np.bool_),  # pyright: ignore[reportCallIssue] (10, 10, 4)),
         (spaces.Box(0, 3, (15, 15, 1), np.uint8), (15, 15, 1)),
         (spaces.Box(0, 9, (9, 9, 2), np.int64), (9, 9, 2)),
         (spaces.Box(0, 1, (64, 64, 3), np.float32), (64, 64, 3)),
@@ -150,15 +150,15 @@ def test_parts_say_what_lies_where():
     batch = batched.sample()
     encoded = encoder.encode(batch)
     assert [(p.name, p.kind, p.shape) for p in encoder.parts] == [
-        ("arm/0", "image", (8, 9, 3)),
-        ("arm/1", "numbers", (2,)),
+        ("arm.0", "image", (8, 9, 3)),
+        ("arm.1", "numbers", (2,)),
         ("place", "index", (1,)),
         ("state", "numbers", (2,)),
     ]
     pieces = {p.name: encoded[:, p.start : p.end].reshape(-1, *p.shape) for p in encoder.parts}
     assert encoder.parts[-1].end == encoder.shape[0]
-    np.testing.assert_allclose(pieces["arm/0"], np.moveaxis(batch["arm"][0], 1, -1) / 3, rtol=1e-6)
-    np.testing.assert_array_equal(pieces["arm/1"], np.eye(2)[batch["arm"][1]])
+    np.testing.assert_allclose(pieces["arm.0"], np.moveaxis(batch["arm"][0], 1, -1) / 3, rtol=1e-6)
+    np.testing.assert_array_equal(pieces["arm.1"], np.eye(2)[batch["arm"][1]])
     np.testing.assert_array_equal(pieces["place"][:, 0], batch["place"] - 10)
     np.testing.assert_array_equal(pieces["state"], batch["state"])
 

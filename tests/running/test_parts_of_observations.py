@@ -193,9 +193,9 @@ def flat(shape):
 
 
 def parts(shapes, space):
-    assert set(shapes) == {"arm/0", "arm/1", "camera", "state"}, shapes
+    assert set(shapes) == {"arm.0", "arm.1", "camera", "state"}, shapes
     assert set(space.spaces) == {"arm", "camera", "state"}
-    inputs = {name: keras.Input(shape, name=name.replace("/", "_")) for name, shape in shapes.items()}
+    inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
     camera = layers.Flatten(name="flat")(layers.Conv2D(2, 3, name="see")(inputs["camera"]))
     joined = layers.Concatenate(name="join")([camera, inputs["state"]])
     return keras.Model(inputs, layers.Dense(6, name="ours")(joined))

@@ -188,7 +188,7 @@ class Recycling(Intervention):
             units = self._sizes[feeder]
             places = int(weight.shape[-2]) // units  # above 1 behind a flattened convolution
             rows = ops.reshape(ops.tile(self.dormant(feeder, step), places), (-1, 1))
-            value = ops.where(rows, gone * ops.ones_like(value), value)
+            value = ops.where(rows, ops.full_like(value, gone), value)
         return value
 
     def _due(self) -> Tensor:
