@@ -14,7 +14,13 @@ def path(tmp_path):
     return study_file(tmp_path)
 
 
-def test_the_table_says_better_only_where_the_interval_excludes_zero(path, tmp_path):
+def test_few_seeds_decide_nothing(path, tmp_path):
+    finished(path, tmp_path / "runs")
+    assert {each.verdict for each in tables.compare(Results(Plan(path), tmp_path / "runs"))} == {""}
+
+
+def test_the_table_says_better_only_where_the_interval_excludes_zero(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "FEWEST", 3)
     finished(path, tmp_path / "runs")
     plan = Plan(path)
     results = Results(plan, tmp_path / "runs")
