@@ -94,7 +94,7 @@ def test_images_stay_images_with_channels_last(shape, encoded):
     ("space", "shape"),
     [
         (spaces.Box(0, 255, (7, 7, 3), np.uint8), (7, 7, 3)),
-        (spaces.Box(0, 1, (10, 10, 4), np.bool_),  # pyright: ignore[reportCallIssue] (10, 10, 4)),
+        (spaces.Box(0, 1, (10, 10, 4), np.bool_), (10, 10, 4)),  # pyright: ignore[reportCallIssue]
         (spaces.Box(0, 3, (15, 15, 1), np.uint8), (15, 15, 1)),
         (spaces.Box(0, 9, (9, 9, 2), np.int64), (9, 9, 2)),
         (spaces.Box(0, 1, (64, 64, 3), np.float32), (64, 64, 3)),
