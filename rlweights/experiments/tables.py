@@ -17,6 +17,9 @@ from rlweights.learning.intervals import (
     probability_of_improvement,
 )
 
+FEWEST = 5
+"""Runs of an arm, and of the baseline, that a verdict takes: the bootstrap of fewer is too sure of itself."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -62,7 +65,7 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
         if statistic is not _deviation:
             improvement = comparison_interval(*pairs, probability_of_improvement)
         verdict = ""
-        if min(values.size, base.size) > 1:  # one run says nothing of how runs differ
+        if min(values.size, base.size) >= FEWEST:
             above, below = gap.low > 0.0, gap.high < 0.0
             verdict = {(True, False): "better", (False, True): "worse"}.get(
                 (below, above) if lower else (above, below), ""
@@ -101,7 +104,7 @@ def markdown(results: Results, command: str) -> str:
     lines += [
         f"Mean over seeds and its 95 % bootstrap interval; the difference to `{file.baseline}` and the "
         f"probability that a run is better than one of `{file.baseline}`, with theirs. An arm is better "
-        f"or worse where the interval of the difference excludes zero.",
+        f"or worse where the interval of the difference excludes zero, of {FEWEST} seeds or more.",
         "",
     ]
     for number, measure in enumerate(file.measures):

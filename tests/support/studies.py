@@ -107,3 +107,10 @@ def write_records(trial: Trial) -> None:
 def files_of(folder: Path) -> dict[str, Any]:
     """What a study has written, but for times."""
     return {n: (folder / n).read_bytes() for n in ("table.md", "results.csv", "curves.csv")}
+
+
+def finished(path: Path, folder: Path, **pretended: Any) -> tuple[int, list[str]]:
+    """Runs a study whose trials are pretended; returns its exit code and the trials that were trained."""
+    with Pretended(**pretended).instead() as trials:
+        code = study.Study(path, folder=folder).run(quiet=True)
+    return code, trials.trained
