@@ -166,7 +166,12 @@ def _leaves(space: Any, how: Encoding, name: str = "") -> list[Leaf]:
         return [_discrete(name, counts, np.ravel(space.start).astype(int), tuple(space.shape), how)]
     if isinstance(space, spaces.MultiBinary):
         size, shape = int(np.prod(space.shape)), tuple(space.shape)
-        return [(ObservationPart(name, "numbers", shape), lambda x: _fitting(np.asarray(x, np.float32), shape, size))]
+        return [
+            (
+                ObservationPart(name, "numbers", shape),
+                lambda x: _fitting(np.asarray(x, np.float32), shape, size),
+            )
+        ]
     raise ValueError(f"unsupported observation space: {space}")
 
 
@@ -300,7 +305,9 @@ def _discrete(name: str, counts: list[int], starts: Array, shape: tuple[int, ...
         return found
 
     if how.most_one_hot is not None and max(counts) > how.most_one_hot:
-        return ObservationPart(name, "index", (columns,), counts=tuple(counts)), lambda x: places(x).astype(np.float32)
+        return ObservationPart(name, "index", (columns,), counts=tuple(counts)), lambda x: places(x).astype(
+            np.float32
+        )
     total = sum(counts)
     part = ObservationPart(name, "numbers", (total,))
     if columns == 1 and total <= MOST_ONE_HOT:

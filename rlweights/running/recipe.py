@@ -13,8 +13,8 @@ from rlweights.running.config.schema import UNSET, Agent
 
 if TYPE_CHECKING:
     from rlweights.running.callbacks import Callback
+    from rlweights.running.outcome import Outcome
     from rlweights.running.trained import TrainedAgent
-    from rlweights.running.trainer import Outcome
 
 _ALONE = ("environment.num_envs=1", "evaluation.num_envs=1", "evaluation.every=0")
 """An instance is one environment: it is evaluated when it trains no more."""

@@ -13,11 +13,12 @@ from rlweights.running.callbacks import Callback, demand, names_of
 from rlweights.running.config import agent_file, objects
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
+from rlweights.running.outcome import Outcome
 from rlweights.running.records.console import Console
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_state import info_tag
-from rlweights.running.trainer import Outcome, Trainer
+from rlweights.running.trainer import Trainer
 from rlweights.running.warm_start import START, WarmStart
 
 CALLBACKS = "callbacks.json"

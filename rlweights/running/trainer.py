@@ -4,7 +4,6 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from rlweights.running.config.messages import first_line
 from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
 from rlweights.running.interrupts import Interrupts
+from rlweights.running.outcome import Outcome
 from rlweights.running.records import layout
 from rlweights.running.records.console import Console
 from rlweights.running.records.records import Records
@@ -35,33 +35,6 @@ from rlweights.running.saving.run_lock import RunLock
 from rlweights.running.saving.run_state import Best, Progress, RunState
 from rlweights.running.video import gif
 from rlweights.weights.arrays import Array
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        folder: The run folder.
-        evaluation: The last evaluation; None if there was none.
-        finished: Whether this session has used up the budget.
-        env_steps: Environment steps of the whole run.
-        seconds: How long this session of it took.
-        signal: The signal that ended it, if one did.
-        resumes_at: The step of the newest checkpoint, 0 if there is none.
-        made: Environment steps of this session.
-        stopped: By which callback it was stopped before the end of its budget, and why; else nothing.
-    """
-
-    folder: Path
-    evaluation: Result | None
-    env_steps: int
-    seconds: float
-    signal: int | None = None
-    resumes_at: int = 0
-    made: int = 0
-    stopped: str = ""
-    finished: bool = False
 
 
 class Trainer:

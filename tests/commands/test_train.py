@@ -12,8 +12,8 @@ import pytest
 from rlweights import train
 from rlweights.running import session
 from rlweights.running.config import agent_file
+from rlweights.running.outcome import Outcome
 from rlweights.running.recipe import Recipe
-from rlweights.running.trainer import Outcome
 from support.commandline import SMALL, invoke, process
 
 

@@ -22,11 +22,12 @@ from rlweights.running import evaluator, trainer
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback
 from rlweights.running.config import agent_file, schema
+from rlweights.running.outcome import Outcome
 from rlweights.running.records.console import Console
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.saving import checkpoint_file, checkpoints
 from rlweights.running.saving.run_state import by_path
-from rlweights.running.trainer import Outcome, Trainer
+from rlweights.running.trainer import Trainer
 from rlweights.weights import compilation
 
 STEPS = 16

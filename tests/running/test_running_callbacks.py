@@ -261,7 +261,9 @@ def test_an_error_names_class_method_and_line(hook, tmp_path):
         computer.train(run, callbacks=[Mistaken(hook, fail)])
     text = str(caught.value)
     assert caught.value.exit_code == 3
-    assert text.startswith(f"Mistaken.{hook} raised ZeroDivisionError: by me (test_run_callbacks.py, line ")
+    assert text.startswith(
+        f"Mistaken.{hook} raised ZeroDivisionError: by me (test_running_callbacks.py, line "
+    )
     assert 'raise ZeroDivisionError("by me")' in text
     assert text.endswith(f"The whole traceback: {run / 'error.txt'}")
     assert "Traceback" in (run / "error.txt").read_text()
