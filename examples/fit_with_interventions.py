@@ -64,6 +64,6 @@ with tempfile.TemporaryDirectory() as folder:
     loaded = keras.saving.load_model(Path(folder) / "model.keras")
 print(loaded.optimizer)
 assert repr(loaded.optimizer.interventions[1]) == (
-    "Clipping(bound=3.0, on=kind('kernel') & ~layers('classifier/head'))"
+    "Clipping(bound=3.0, on=kind('kernel') & ~path('classifier/head/kernel|classifier/head/bias'))"
 )
 assert np.array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))

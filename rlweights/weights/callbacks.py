@@ -59,6 +59,7 @@ class WeightMonitor(keras.callbacks.Callback):
         self.keep_judged = keep_judged
         self.per_layer = per_layer
         self._in_epoch = False
+        self._put_in: list[InterventionOptimizer] = []
 
     # What Keras calls -----------------------------------------------------------------------------
 
@@ -107,7 +108,9 @@ class WeightMonitor(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the weights for evaluation in."""
         attach(self.model)
-        for optimizer in optimizers_of(self.model).values():
+        # What another validation left in stays in.
+        self._put_in = [each for each in optimizers_of(self.model).values() if not each.holds]
+        for optimizer in self._put_in:
             optimizer.hold()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -118,9 +121,10 @@ class WeightMonitor(keras.callbacks.Callback):
     on_predict_begin = on_test_begin
 
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the weights for training in again."""
-        for optimizer in optimizers_of(self.model).values():
+        """Puts the weights for training in again, where this evaluation has taken them out."""
+        for optimizer in self._put_in:
             optimizer.release()
+        self._put_in = []
 
     def _demand_probe(self, optimizer: InterventionOptimizer) -> None:
         wanted = _scored_layers(optimizer)

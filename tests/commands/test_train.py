@@ -46,7 +46,7 @@ def given(command, monkeypatch):
     """Runs a command up to the point where it would train; returns what it would train."""
     made, begun = [], []
 
-    def make(self, agent, changes=(), *, env=None):
+    def make(self, agent, changes=(), *, env=None, start=None, start_optimizer=False):
         made.append((agent, env, changes))
 
     def begin(self, runs, *, quiet, watch):

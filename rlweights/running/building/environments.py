@@ -231,6 +231,11 @@ class EnvironmentFactory:
             ConfigError: If the environment does not render.
         """
         singles = self._evaluated
+        if self.tensorflow is not None and not self._has_twin():
+            raise ConfigError(
+                f"{self._source}: {self._section.id} does not render: it is a TensorFlow environment, and no "
+                f"environment of Gymnasium has its name"
+            )
         if mode == "rgb_array":
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames need no screen
         singles.check()

@@ -62,8 +62,9 @@ class Policy:
         self.environments = EnvironmentFactory(agent, self.files)
         self._model: Any = None
         observation_space, self.action_space = self.environments.spaces()
+        how = self._encoding()
         try:
-            self.encoder: ObservationEncoder = observation_encoder(observation_space, self._encoding())
+            self.encoder: ObservationEncoder = observation_encoder(observation_space, how)
             self.distribution: Distribution = for_space(self.action_space)
         except ValueError as error:
             raise refusal(source, "environment.id", agent.environment.id, first_line(error)) from None

@@ -80,14 +80,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Agent:
         raise ConfigError(
             f"{path}: not valid TOML: nested too deep, or a number of too many digits"
         ) from None
-    return parse(_as_trained(data), str(path), overrides)
+    return parse(as_trained(data), str(path), overrides)
 
 
 _WRITTEN_BY_RUNS = {"budget", "checkpoint", "evaluation", "guard", "logging", "network", "optimizer", "seed"}
 """Keys that only a run writes all of; it spells out every setting."""
 
 
-def _as_trained(data: dict[str, Any]) -> dict[str, Any]:
+def as_trained(data: dict[str, Any]) -> dict[str, Any]:
     """The contents of a file; what a run of version 0.1 wrote keeps the meaning that it had.
 
     Such a file has every setting of its time, and those that came later are missing: their defaults are for

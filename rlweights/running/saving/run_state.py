@@ -223,7 +223,7 @@ class RunState:
             return None
         step, tensors, metadata = found
         path = self._files.path(step)
-        before = agent_file.parse(tomllib.loads(metadata["agent"]), str(path))
+        before = agent_file.parse(agent_file.as_trained(tomllib.loads(metadata["agent"])), str(path))
         run_folder.refuse_changes(before, self._agent, str(path))
         # Version 0.1 held weights with offsets a second time.
         doubles = {n: n.removesuffix("#2") for n in tensors if n.endswith("#2") and n not in expect}

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from rlweights.learning.environments import CartPole
+from rlweights.learning.environments.replay import SeededEpisodes
 from rlweights.learning.environments.vector import VectorAdapter
 from support.assemblies import assembled, refused
 from support.probes import Probe
@@ -183,8 +184,9 @@ def test_an_environment_that_fails(monkeypatch):
 def test_wrappers_by_name_act_innermost_first():
     overrides = ["environment.wrappers=['FlattenObservation', 'RecordEpisodeStatistics']"]
     env = assembled(*overrides).environments.vector(1).envs[0]  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(env, SeededEpisodes)
     assert isinstance(env.env, gym.wrappers.RecordEpisodeStatistics)
-    assert isinstance(env.env, gym.wrappers.FlattenObservation)
+    assert isinstance(env.env.env, gym.wrappers.FlattenObservation)
 
 
 WRAPPER = """
