@@ -20,7 +20,6 @@ configure()
 
 from rlweights import errors
 from rlweights.errors import guarded
-from rlweights.learning.evaluation import evaluate
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
@@ -40,8 +39,7 @@ def measure(name: str, seed: int, overrides: Sequence[str], episodes: int) -> tu
     loop.close()
     envs = assembly.environments.vector(min(20, episodes), evaluation=True)
     with assembly.optimizer.evaluation():
-        greedy = agent.evaluation.deterministic
-        result = evaluate(assembly.acting(), envs, assembly.distribution, episodes, 10_000, greedy)
+        result = assembly.evaluate(assembly.acting(), envs, episodes, 10_000)
     envs.close()
     return result.mean, seconds
 

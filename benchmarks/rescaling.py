@@ -21,7 +21,6 @@ from rlweights.backend import configure
 configure()
 
 from rlweights.errors import guarded
-from rlweights.learning.evaluation import evaluate
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 
@@ -99,9 +98,7 @@ def curve(data: dict[str, Any], rescale: bool, seed: int, scale: float) -> list[
     loop.close()
     envs = assembly.environments.vector(10, evaluation=True)
     with assembly.optimizer.evaluation():
-        result = evaluate(
-            assembly.acting(), envs, assembly.distribution, 20, 10_000, translation=assembly.translation
-        )
+        result = assembly.evaluate(assembly.acting(), envs, 20, 10_000, deterministic=True)
     envs.close()
     return [*(returns / np.maximum(counts, 1)).tolist(), result.mean]
 

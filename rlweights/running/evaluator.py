@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import ConfigError
-from rlweights.learning.evaluation import Result, evaluate, evaluation_seed
+from rlweights.learning.evaluation import Result, evaluation_seed
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.building.policy import Policy
 from rlweights.running.config.messages import first_line
@@ -60,16 +60,7 @@ class Evaluator:
     def evaluate(self, act: Act, episodes: int) -> Result:
         """Runs whole episodes, from the same seeds each time."""
         assert self._envs is not None
-        return evaluate(
-            act,
-            self._envs,
-            self._policy.distribution,
-            episodes,
-            seed=self._seed,
-            deterministic=self._section.deterministic,
-            max_steps=self._policy.environments.evaluation_steps,
-            translation=self._policy.translation,
-        )
+        return self._policy.evaluate(act, self._envs, episodes, self._seed)
 
     def scalars(self, result: Result) -> dict[str, float]:
         """Returns the scalars of an evaluation by tag; says in one line what no scalar can hold."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError
-from rlweights.learning.evaluation import Result, evaluate, evaluation_seed
+from rlweights.learning.evaluation import Result, evaluation_seed
 from rlweights.learning.fitting import batched
 from rlweights.running.building.policy import Policy
 from rlweights.running.config import objects
@@ -138,23 +138,11 @@ class TrainedAgent:
         Raises:
             BrokenEnvironment: If the environment fails.
         """
-        if deterministic is None:
-            deterministic = self.policy.agent.evaluation.deterministic
         seed = evaluation_seed(self.policy.agent.seed) if seed is None else seed
-        environments = self.policy.environments
         size = min(episodes, self.policy.agent.evaluation.num_envs)
-        envs = environments.vector(size, evaluation=True)
+        envs = self.policy.environments.vector(size, evaluation=True)
         with self._traced(), contextlib.closing(envs):
-            return evaluate(
-                self._act,
-                envs,
-                self.policy.distribution,
-                episodes,
-                seed,
-                deterministic,
-                environments.evaluation_steps,
-                self.policy.translation,
-            )
+            return self.policy.evaluate(self._act, envs, episodes, seed, deterministic)
 
     def frames(self, episodes: int = 1, seed: int = 10_000) -> tuple[list[Array], list[float], float]:
         """Plays episodes in the rendered environment, acting as in the run's evaluations.

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlweights.learning.evaluation import evaluate
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.weights.interventions import AdaptiveNoise, Clipping
@@ -35,8 +34,7 @@ def score(assembly: Assembly, episodes: int = 100) -> float:
     envs = assembly.environments.vector(20, evaluation=True)
     try:
         with assembly.optimizer.evaluation():
-            greedy = assembly.agent.evaluation.deterministic
-            return evaluate(assembly.acting(), envs, assembly.distribution, episodes, 10_000, greedy).mean
+            return assembly.evaluate(assembly.acting(), envs, episodes, 10_000).mean
     finally:
         envs.close()
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from rlweights.errors import ConfigError
 from rlweights.learning.acting import acting, actor
 from rlweights.learning.distributions import Distribution, Gaussian, for_space
+from rlweights.learning.evaluation import Result, evaluate
 from rlweights.learning.networks import ActorCritic, actor_critic, takes_space
 from rlweights.learning.parts import convolutions_for, first_inputs
 from rlweights.learning.spaces import (
@@ -90,6 +92,38 @@ class Policy:
         """Returns an `actor` that acts as in the agent's evaluations: greedily, or by draws of a seed."""
         greedy = self.agent.evaluation.deterministic
         return self.actor(policy, None if greedy else np.random.default_rng(seed))
+
+    def evaluate(
+        self,
+        act: Callable[[Array], Array],
+        envs: gym.vector.VectorEnv,
+        episodes: int,
+        seed: int,
+        deterministic: bool | None = None,
+    ) -> Result:
+        """Runs whole episodes as this agent sees and acts: its encoding, its actions' units, its step limit.
+
+        Args:
+            act: From encoded observations [N, ...] to distribution parameters [N, P].
+            envs: N environments.
+            episodes: Number of episodes.
+            seed: Seed of environments and of sampled actions.
+            deterministic: Whether to take the most likely action rather than to sample; None: the agent
+                file's `evaluation.deterministic`.
+
+        Raises:
+            BrokenEnvironment: If the environment fails.
+        """
+        return evaluate(
+            act,
+            envs,
+            self.distribution,
+            episodes,
+            seed,
+            self.agent.evaluation.deterministic if deterministic is None else deterministic,
+            self.environments.evaluation_steps,
+            self.translation,
+        )
 
     def _encoding(self) -> Encoding:
         """How observations are encoded: as the agent file says, and as the user's own layers take them."""
