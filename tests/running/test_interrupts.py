@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rlweights.errors import BrokenEnvironment
-from rlweights.running import evaluator, interrupts, session
+from rlweights.running import interrupts, session
+from rlweights.running.building import policy
 from rlweights.running.config import agent_file
 from rlweights.running.interrupts import Interrupts, shielded
 from rlweights.running.saving import checkpoint_file
@@ -114,7 +115,7 @@ def test_a_signal_in_the_last_evaluation_finds_the_run_finished(whole, tmp_path,
     computer, expected = whole
     folder = computer.folder(tmp_path)
     with monkeypatch.context() as patch:
-        signalled(patch, evaluator, "evaluate", signal.SIGINT, lambda *a: a[3] == 3)
+        signalled(patch, policy, "evaluate", signal.SIGINT, lambda *a: a[3] == 3)
         outcome = computer.train(folder)
     assert outcome.evaluation is not None
     assert session.exit_code(outcome) == 130

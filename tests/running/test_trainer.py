@@ -95,7 +95,7 @@ def test_best_are_the_weights_of_the_best_evaluation(tmp_path, monkeypatch):
         mean = next(means)
         return Result(np.array([mean, mean]), np.array([3, 3]))
 
-    monkeypatch.setattr("rlweights.running.evaluator.evaluate", evaluated)
+    monkeypatch.setattr("rlweights.running.building.policy.evaluate", evaluated)
     folder = computer.folder(tmp_path)
     computer.train(folder)
     weights, metadata = checkpoint_file.load(folder / "best" / "weights.safetensors")

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from rlweights.learning.inspection import Inspection
 from rlweights.learning.loops import device, host
-from rlweights.running import evaluator, trainer
+from rlweights.running import trainer
+from rlweights.running.building import policy
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback
 from rlweights.running.config import agent_file, schema
@@ -204,7 +205,7 @@ class Mortal:
             (os, "unlink", "remove"),
             (tf.io.TFRecordWriter, "write", "event"),
             (self.machine.loop, "advance", "iterations"),
-            (evaluator, "evaluate", "evaluation"),
+            (policy, "evaluate", "evaluation"),
         ]
         with contextlib.ExitStack() as stack:
             for place in places:
