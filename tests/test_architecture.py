@@ -313,6 +313,7 @@ TESTED_ELSEWHERE = {
     "running.evaluator": "running/test_trainer.py",
     "experiments.curves": "commands/test_compare.py",
     "running.outcome": "running/test_trainer.py",
+    "running.announcement": "running/test_session.py",
     # Seen in what is built of them.
     "learning.parts": "learning/test_spaces.py",
     "learning.tables": "running/test_parts_of_observations.py",

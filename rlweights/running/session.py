@@ -1,16 +1,16 @@
 """One training session: builds an agent, trains it, and reports the outcome."""
 
 import contextlib
+import dataclasses
 import json
-import shlex
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlweights.errors import ConfigError
+from rlweights.running.announcement import header, summary
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback, demand, names_of
-from rlweights.running.config import agent_file, objects
+from rlweights.running.config import agent_file
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.outcome import Outcome
@@ -23,6 +23,9 @@ from rlweights.running.warm_start import START, WarmStart
 
 CALLBACKS = "callbacks.json"
 """Names the callbacks of a run, in its folder: it is resumed with them."""
+
+FolderOf = Callable[[Agent, list[Path], dict[str, bytes]], Path]
+"""Makes a run folder of an agent, the files that it names, and further files by name."""
 
 
 def begin(
@@ -53,14 +56,12 @@ def begin(
     Raises:
         ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
     """
-    beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
-    assembly, start = _assembled(agent, source, folder, start)
-    if start is not None:
-        beside[START] = start.encoded()
-    agent = _with_home(agent, assembly)
-    with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
-        run = run_folder.create(runs, name, agent, source, assembly.files.loaded, beside)
-        return _run(trainer, run, name, runs, watch, start=start)
+    session = _Session(name, runs, quiet, watch, callbacks)
+
+    def folder_of(agent: Agent, files: list[Path], beside: dict[str, bytes]) -> Path:
+        return run_folder.create(runs, name, agent, source, files, beside)
+
+    return session.begin(agent, source, folder, start, folder_of)
 
 
 def resume(
@@ -83,16 +84,9 @@ def resume(
     Raises:
         ConfigError: If the folder is no run, or what it trains would change; see also `begin`.
     """
-    path = run / agent_file.AGENT
-    before, after = run_folder.read(run), agent_file.load(path, overrides)
-    run_folder.refuse_changes(before, after, str(path))
-    demand(callbacks, _names(run), str(run))
-    assembly, start = _assembled(after, str(path), run, WarmStart.recorded(run))
-    with Trainer(assembly, _console(after, quiet), callbacks) as trainer:
-        if len(callbacks) > len(_names(run)):
-            run_folder.add(run, CALLBACKS, _listed(callbacks))
-        name, runs = run.resolve().parent.name, run.parent.parent
-        return _run(trainer, run, name, runs, watch, resume=True, start=start)
+    session = _Session(run.resolve().parent.name, run.parent.parent, quiet, watch, callbacks)
+    before = run_folder.read(run)
+    return session.resume(run, before, agent_file.load(run / agent_file.AGENT, overrides))
 
 
 def begin_or_resume(
@@ -124,22 +118,71 @@ def begin_or_resume(
     Raises:
         ConfigError: If the folder holds something else, or nothing can be trained; see also `begin`.
     """
-    resumes = run_folder.is_run(run)
-    if resumes:
-        own = run_folder.with_copies(agent)
-        run_folder.refuse_changes(run_folder.read(run), own, str(run / agent_file.AGENT))
-        agent, source, folder = own, str(run / agent_file.AGENT), run
-        demand(callbacks, _names(run), str(run))
-        start = WarmStart.recorded(run)
-    beside = {CALLBACKS: _listed(callbacks)} if callbacks else {}
-    assembly, start = _assembled(agent, source, folder, start)
-    if start is not None:
-        beside[START] = start.encoded()
-    agent = _with_home(agent, assembly)
-    with Trainer(assembly, _console(agent, quiet), callbacks) as trainer:
-        if not resumes:
-            run_folder.create_at(run, agent, source, assembly.files.loaded, beside)
-        return _run(trainer, run, run.resolve().parent.name, run.parent, watch, resumes, start)
+    session = _Session(run.resolve().parent.name, run.parent, quiet, watch, callbacks)
+    if run_folder.is_run(run):
+        return session.resume(run, run_folder.read(run), run_folder.with_copies(agent))
+
+    def folder_of(agent: Agent, files: list[Path], beside: dict[str, bytes]) -> Path:
+        run_folder.create_at(run, agent, source, files, beside)
+        return run
+
+    return session.begin(agent, source, folder, start, folder_of)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """What every way to train has in common.
+
+    Args:
+        name: Names the agent in the header.
+        runs: Folder of all runs, which TensorBoard shows.
+        quiet: Whether to show no progress.
+        watch: Whether to start TensorBoard beside the training.
+        callbacks: The user's own code beside the run.
+    """
+
+    name: str
+    runs: Path
+    quiet: bool
+    watch: bool
+    callbacks: Sequence[Callback]
+
+    def begin(
+        self, agent: Agent, source: str, folder: Path, start: WarmStart | None, folder_of: FolderOf
+    ) -> Outcome:
+        """Trains into a folder that is made once the agent is known to be one that can be trained."""
+        beside = {CALLBACKS: _listed(self.callbacks)} if self.callbacks else {}
+        assembly, start = _assembled(agent, source, folder, start)
+        if start is not None:
+            beside[START] = start.encoded()
+        agent = _with_home(agent, assembly)
+        with Trainer(assembly, _console(agent, self.quiet), self.callbacks) as trainer:
+            return self._train(trainer, folder_of(agent, assembly.files.loaded, beside), start)
+
+    def resume(self, run: Path, before: Agent, agent: Agent) -> Outcome:
+        """Goes on with a run as an agent that may differ from the one before in what changes nothing."""
+        source, begun_with = str(run / agent_file.AGENT), _names(run)
+        run_folder.refuse_changes(before, agent, source)
+        demand(self.callbacks, begun_with, str(run))
+        assembly, start = _assembled(agent, source, run, WarmStart.recorded(run))
+        with Trainer(assembly, _console(agent, self.quiet), self.callbacks) as trainer:
+            if len(self.callbacks) > len(begun_with):
+                run_folder.add(run, CALLBACKS, _listed(self.callbacks))
+            return self._train(trainer, run, start, resume=True)
+
+    def _train(self, trainer: Trainer, run: Path, start: WarmStart | None, resume: bool = False) -> Outcome:
+        console = trainer.console
+        begins = [] if start is None else [f"begins with  the weights of {start}"]
+        console.start([*header(trainer.assembly, trainer.evaluations, self.name, run), *begins])
+        for remark in trainer.assembly.remarks():
+            console.message(remark)
+        with watched(self.runs, console.message) if self.watch else contextlib.nullcontext():
+            try:
+                outcome = trainer.run(run, resume)
+                console.summary(summary(trainer.agent, outcome, self.runs))
+            finally:
+                console.close()
+        return outcome
 
 
 def _with_home(agent: Agent, assembly: Assembly) -> Agent:
@@ -184,83 +227,6 @@ def _assembled(
     return assembly, start
 
 
-def _run(
-    trainer: Trainer,
-    run: Path,
-    name: str,
-    runs: Path,
-    watch: bool,
-    resume: bool = False,
-    start: WarmStart | None = None,
-) -> Outcome:
-    console = trainer.console
-    begins = [] if start is None else [f"begins with  the weights of {start}"]
-    console.start([*_header(trainer.assembly, trainer.evaluations, name, run), *begins])
-    for remark in trainer.assembly.remarks():
-        console.message(remark)
-    with watched(runs, console.message) if watch else contextlib.nullcontext():
-        try:
-            outcome = trainer.run(run, resume)
-            console.summary(_summary(trainer.agent, outcome, runs))
-        finally:
-            console.close()
-    return outcome
-
-
 def _console(agent: Agent, quiet: bool) -> Console:
     total = agent.total_iterations * agent.steps_per_iteration
     return Console(total, quiet=quiet, infos=tuple(map(info_tag, agent.logging.info)))
-
-
-def _header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[str]:
-    agent = assembly.agent
-    section, algorithm = agent.environment, agent.algorithm
-    rollout = f"{section.num_envs} x {algorithm.n_steps} steps"
-    lines = [
-        f"agent        {name}, seed {agent.seed}",
-        f"environment  {section.id} ({section.backend}, {rollout} an iteration)",
-        f"algorithm    {algorithm.name.upper()}, {assembly.optimizer.inner.name}",
-    ]
-    lines += [
-        f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
-    ] or ["rules        none"]
-    lines += [f"evaluation   {evaluations or 'none'}"]
-    given = objects.references(
-        {"environment": section.model_dump(), "evaluation": agent.evaluation.model_dump()}
-    )
-    lines += [
-        f"object       {key} is {objects.name_of(text)}, given from Python: the run keeps only its name"
-        for key, text in given.items()
-    ]
-    lines += [f"code         {file} was loaded: the agent file names it" for file in assembly.files.loaded]
-    return [*lines, f"run          {run}"]
-
-
-def _summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
-    facts: dict[str, str] = {}
-    folder = shlex.quote(str(outcome.folder))
-    resume = f"python -m rlweights.train --resume {folder}"
-    if outcome.evaluation is not None:
-        result = outcome.evaluation
-        facts["reached"] = (
-            f"{result.mean:.1f} +- {result.std:.1f}, mean return of {len(result.returns)} episodes"
-        )
-        if agent.expect is not None:
-            facts["expected"] = f"{agent.expect.mean_reward:g}"
-        if outcome.stopped:
-            facts["stopped"] = f"after {outcome.env_steps:,} steps by {outcome.stopped}"
-    elif outcome.finished and outcome.made:
-        facts["trained"] = f"{outcome.env_steps:,} steps; no evaluation was asked for"
-    elif outcome.signal is not None:
-        name = signal.Signals(outcome.signal).name
-        facts["stopped"] = f"by {name} after {outcome.env_steps:,} steps; the weights are saved"
-        facts["resume"] = f"{resume}    # exactly, from step {outcome.resumes_at:,} on"
-    else:
-        facts["finished"] = f"before, after {outcome.env_steps:,} steps; nothing was changed"
-        facts["extend"] = f"{resume} --total-timesteps {2 * outcome.env_steps}"
-    if outcome.made:
-        rate = outcome.made / max(outcome.seconds, 1e-9)
-        facts["time"] = f"{outcome.seconds:.1f} s, {rate:,.0f} steps/s"
-    facts["run"] = str(outcome.folder)
-    facts["watch"] = f"tensorboard --logdir {shlex.quote(str(runs))}"
-    return facts

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlweights.errors import BrokenEnvironment
-from rlweights.running import interrupts, session
+from rlweights.running import announcement, interrupts, session
 from rlweights.running.building import policy
 from rlweights.running.config import agent_file
 from rlweights.running.interrupts import Interrupts, shielded
@@ -67,7 +67,7 @@ def test_a_signal_saves_the_run_which_goes_on_exactly(whole, tmp_path, monkeypat
     _, metadata = checkpoint_file.load(folder / "latest" / "weights.safetensors")
     assert metadata == {"env_steps": steps}
     assert steps_saved(folder)[-1] == steps == outcome.resumes_at
-    facts = session._summary(computer.agent(), outcome, tmp_path)
+    facts = announcement.summary(computer.agent(), outcome, tmp_path)
     assert facts["stopped"] == f"by {number.name} after {steps} steps; the weights are saved"
     assert facts["resume"].startswith(f"python -m rlweights.train --resume {folder} ")
     computer.train(folder, resume=True)

@@ -414,6 +414,15 @@ def test_from_python_and_back(tmp_path, capsys):
         rw.Recipe.resume(outcome.folder, callbacks=[StopAtReturn(1.0)])
 
 
+def test_callbacks_that_join_a_chosen_folder_stay(tmp_path):
+    """By whichever of the two ways a run goes on."""
+    recipe, folder = rw.Recipe("cartpole", TINY), tmp_path / "mine"
+    recipe.begin(tmp_path, folder=folder, quiet=True, callbacks=[StopAtReturn(1.0)])
+    both = [StopAtReturn(1e9), StopAt("iteration", 3)]
+    recipe.begin(tmp_path, folder=folder, resume=True, quiet=True, callbacks=both)
+    assert json.loads((folder / "callbacks.json").read_text()) == ["StopAtReturn", "StopAt"]
+
+
 def test_a_run_warns_once_that_nothing_has_finished(tmp_path, monkeypatch):
     computer = machine("vector")
     monkeypatch.setattr(computer.loop, "warning", lambda: "nothing has ended")

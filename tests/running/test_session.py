@@ -3,7 +3,7 @@
 import pytest
 
 from rlweights.errors import ConfigError, guarded
-from rlweights.running import session
+from rlweights.running import announcement, session
 from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_lock import RunLock
 from support.simulated import (
@@ -31,7 +31,7 @@ def test_a_finished_run_is_left_alone(whole, tmp_path):
     assert (outcome.evaluation, outcome.made, outcome.env_steps) == (None, 0, 14 * STEPS)
     assert contents() == before
     assert session.exit_code(outcome) == 0
-    facts = session._summary(computer.agent(), outcome, tmp_path)
+    facts = announcement.summary(computer.agent(), outcome, tmp_path)
     assert facts["finished"] == "before, after 224 steps; nothing was changed"
     assert facts["extend"] == f"python -m rlweights.train --resume {folder} --total-timesteps 448"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlweights.errors import ConfigError
-from rlweights.running import session
+from rlweights.running import announcement
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.running.saving import run_folder
@@ -56,7 +56,7 @@ def test_files_of_the_users_own_are_run_from_their_copies(tmp_path):
     assert assembly.files.loaded == [moved / "halving.py"]
     assert type(assembly.rules[0]).__name__ == "Halving"
     assert assembly.environments.vector(1).get_attr("factor") == (2.0,)
-    assert "halving.py was loaded" in "\n".join(session._header(assembly, "", "mine", moved))
+    assert "halving.py was loaded" in "\n".join(announcement.header(assembly, "", "mine", moved))
 
 
 def created(assembly: Assembly, runs: Path, name: str) -> Path:
