@@ -41,6 +41,9 @@ class Arm(Section):
     rules: list[dict[str, Any]] | None = Field(
         default=None, description="The interventions; left out: those of study and agent."
     )
+    baseline: str | None = Field(
+        default=None, description="The arm that it is compared with; left out: the study's."
+    )
 
 
 class Measure(Section):
@@ -98,7 +101,9 @@ class StudyFile(Section):
         for name in self.arms:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"arms.{name}: a name has small letters, digits and _ . + - only")
-        for key, names in (("baseline", [self.baseline]), ("picture", self.picture)):
+        named = {"baseline": [self.baseline], "picture": self.picture}
+        named |= {f"arms.{name}.baseline": [arm.baseline] for name, arm in self.arms.items() if arm.baseline}
+        for key, names in named.items():
             for name in names:
                 if name not in self.arms:
                     raise ValueError(f"{key} = {name!r}: is no arm.{choices(name, self.arms)}")
@@ -107,6 +112,12 @@ class StudyFile(Section):
             if twice is not None:
                 raise ValueError(f"{key}: {twice!r} stands there twice")
         return self
+
+    def compared_with(self, arm: str) -> str | None:
+        """Returns the arm that an arm is compared with; None for one that others are compared with."""
+        if arm in (self.baseline, *(each.baseline for each in self.arms.values())):
+            return None
+        return self.arms[arm].baseline or self.baseline
 
 
 class Plan:

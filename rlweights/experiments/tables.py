@@ -27,6 +27,7 @@ class Comparison:
 
     Attributes:
         arm: Its name.
+        baseline: The arm that it is compared with; None if others are compared with this one.
         scores: What was measured, by seed.
         mean: Interquartile mean, or the mean if the measure says so; None without scores.
         difference: Of these means, the arm's minus the baseline's; None for the baseline.
@@ -35,6 +36,7 @@ class Comparison:
     """
 
     arm: str
+    baseline: str | None
     scores: dict[int, float]
     mean: Interval | None = None
     difference: Interval | None = None
@@ -47,17 +49,17 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
     file = results.plan.file
     lower, statistic = file.measures[measure].lower_is_better, _statistic(file.measures[measure])
     gap_of = functools.partial(difference, statistic=statistic)
-    base = np.array([*results.scores(file.baseline, measure).values()])
     found = []
     for arm in file.arms:
-        scores = results.scores(arm, measure)
+        scores, baseline = results.scores(arm, measure), file.compared_with(arm)
         if not scores:
-            found.append(Comparison(arm, scores))
+            found.append(Comparison(arm, baseline, scores))
             continue
         values = np.array([*scores.values()])
         mean = bootstrap_interval(values, statistic)
-        if arm == file.baseline or not base.size:
-            found.append(Comparison(arm, scores, mean))
+        base = np.array([*results.scores(baseline, measure).values()] if baseline else [])
+        if not base.size:
+            found.append(Comparison(arm, baseline, scores, mean))
             continue
         gap = comparison_interval(values, base, gap_of)
         pairs = (-values, -base) if lower else (values, base)
@@ -70,7 +72,7 @@ def compare(results: Results, measure: int = 0) -> list[Comparison]:
             verdict = {(True, False): "better", (False, True): "worse"}.get(
                 (below, above) if lower else (above, below), ""
             )
-        found.append(Comparison(arm, scores, mean, gap, improvement, verdict))
+        found.append(Comparison(arm, baseline, scores, mean, gap, improvement, verdict))
     return found
 
 
@@ -101,30 +103,38 @@ def markdown(results: Results, command: str) -> str:
         state = f"**Partial: {done} of {total} trials are finished.** Nothing is claimed of the others."
         state += f" No trial yet of: {absent}." if absent else ""
     lines = [f"# {plan.name}", "", file.question, "", state, "", f"    {command}", ""]
+    several = any(each.baseline for each in file.arms.values())
+    base = "the arm that it is compared with" if several else f"`{file.baseline}`"
     lines += [
-        f"Mean over seeds and its 95 % bootstrap interval; the difference to `{file.baseline}` and the "
-        f"probability that a run is better than one of `{file.baseline}`, with theirs. An arm is better "
-        f"or worse where the interval of the difference excludes zero, of {FEWEST} seeds or more.",
+        f"Mean over seeds and its 95 % bootstrap interval; the difference to {base} and the "
+        f"probability that a run is better than one of {'its' if several else base}, with theirs. An arm is "
+        f"better or worse where the interval of the difference excludes zero, of {FEWEST} seeds or more.",
         "",
     ]
     for number, measure in enumerate(file.measures):
         lower = ", lower is better" if measure.lower_is_better else ""
         lines += [f"## {measure.title}", "", f"`{measure.tag}`, {_taken(measure)}{lower}.", ""]
-        lines.append(
-            f"| arm | seeds | {measure.over_seeds.replace('_', ' ')} | difference to {file.baseline} | "
-            f"P(better) | | each seed |"
-        )
-        lines.append("|---|---|---|---|---|---|---|")
-        lines += [_row(each, len(file.seeds)) for each in compare(results, number) if each.scores]
+        columns = ["compared with", "difference"] if several else [f"difference to {file.baseline}"]
+        columns = [
+            "arm",
+            "seeds",
+            measure.over_seeds.replace("_", " "),
+            *columns,
+            "P(better)",
+            "",
+            "each seed",
+        ]
+        lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        found = [each for each in compare(results, number) if each.scores]
+        lines += [_row(each, len(file.seeds), several) for each in found]
         lines.append("")
     return "\n".join(lines)
 
 
-def _row(each: Comparison, wanted: int) -> str:
+def _row(each: Comparison, wanted: int, several: bool) -> str:
     count = f"{len(each.scores)}" if len(each.scores) == wanted else f"{len(each.scores)} of {wanted}"
-    cells = [each.arm, count]
-    cells += [_shown(interval) for interval in (each.mean, each.difference)]
-    cells += [_shown(each.improvement, "{:.2f}"), each.verdict]
+    cells = [each.arm, count, _shown(each.mean), *([each.baseline or ""] if several else [])]
+    cells += [_shown(each.difference), _shown(each.improvement, "{:.2f}"), each.verdict]
     cells.append(", ".join(_number(value) for value in each.scores.values()))
     return f"| {' | '.join(cells)} |"
 

@@ -60,6 +60,11 @@ def test_a_digest_is_that_of_what_is_trained_and_measured(tmp_path):
             r"arms\.plain: 'cartpol' is no agent\. Did you mean",
         ),
         ("baseline =", "basline =", "basline = 'plain': there is no such key. Did you mean 'baseline'"),
+        (
+            "bound = 3.0 }]",
+            'bound = 3.0 }]\nbaseline = "smal"',
+            "arms.clipped.baseline = 'smal': is no arm. Did you",
+        ),
         ('baseline = "plain"', 'baseline = "plane"', "baseline = 'plane': is no arm. Did you mean 'plain'"),
         ("algorithm.gamma", "algorithm.gama", r"arms\.small: .*algorithm\.gama = 0\.9: there is no such key"),
         ("seeds = [3, 4, 5]", "seeds = []", "seeds = "),

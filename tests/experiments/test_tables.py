@@ -58,3 +58,16 @@ def test_deviations_over_seeds_are_compared_as_well(tmp_path):
         assert each.mean.estimate == pytest.approx(np.std(values, ddof=1))
         assert each.improvement is None
     assert "| standard deviation |" in tables.markdown(results, "")
+
+
+def test_an_arm_may_have_a_baseline_of_its_own(tmp_path):
+    path = study_file(tmp_path, ("bound = 3.0 }]", 'bound = 3.0 }]\nbaseline = "small"'))
+    finished(path, tmp_path / "runs")
+    results = Results(Plan(path), tmp_path / "runs")
+    plain, small, clipped = tables.compare(results)
+    assert (plain.baseline, small.baseline, clipped.baseline) == (None, None, "small")
+    assert small.difference is None
+    assert clipped.difference.estimate == pytest.approx(clipped.mean.estimate - small.mean.estimate)
+    text = tables.markdown(results, "")
+    assert "| compared with | difference |" in text
+    assert "| small | " in text
