@@ -52,11 +52,11 @@ def evaluate(
     policy: Callable[[Array], Array],
     envs: gym.vector.VectorEnv,
     distribution: Distribution,
+    translation: Translation,
     episodes: int,
     seed: int,
     deterministic: bool = True,
     max_steps: int | None = None,
-    translation: Translation | None = None,
 ) -> Result:
     """Runs episodes in a vector environment, in any autoreset mode.
 
@@ -67,12 +67,12 @@ def evaluate(
         policy: From observations [N, ...] to distribution parameters [N, P].
         envs: N environments.
         distribution: Of the actions.
+        translation: See `Stepper`.
         episodes: Number of episodes.
         seed: Seed of environments and of sampled actions.
         deterministic: Whether to take the most likely action rather than to sample.
         max_steps: Steps of all environments together after which no episode is finished any more: those that
             have ended count, and of an environment that has finished none, what it has done so far.
-        translation: See `Stepper`.
 
     Raises:
         BrokenEnvironment: If the environment fails, or returns what its spaces do not promise.

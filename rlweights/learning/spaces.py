@@ -402,13 +402,6 @@ class Translation(NamedTuple):
     decode: Callable[[Array], Array]
     """From sampled actions [N, ...] to what the environment takes, see `action_decoder`."""
 
-    @staticmethod
-    def of(envs: Any) -> "Translation":
-        """Returns that of a vector environment's own spaces, actions in their own units."""
-        return Translation(
-            observation_encoder(envs.single_observation_space), action_decoder(envs.single_action_space)
-        )
-
 
 def one_batch(observation: Any) -> Any:
     """Adds the batch dimension to one observation of any space."""

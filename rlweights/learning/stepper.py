@@ -35,17 +35,14 @@ class Stepper:
 
     Args:
         envs: The vector environment.
-        translation: Between its spaces and arrays; None: by its own spaces.
-
-    Raises:
-        ValueError: If it has a space that is not supported; the message shows it.
+        translation: Between its spaces and arrays.
     """
 
-    def __init__(self, envs: gym.vector.VectorEnv, translation: Translation | None = None):
+    def __init__(self, envs: gym.vector.VectorEnv, translation: Translation):
         self.envs = envs
         self.num_envs = envs.num_envs
         self.name = _name(envs)
-        self.encoder, self._decode = translation or Translation.of(envs)
+        self.encoder, self._decode = translation
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # Gymnasium's own default
         self.mode = AutoresetMode(mode)
         self._all = np.ones(self.num_envs, bool)

@@ -13,8 +13,7 @@ from rlweights.learning.continuation import ReplayedVector
 from rlweights.learning.distributions import Categorical, Gaussian
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
-from rlweights.learning.stepper import Stepper
-from support.builders import tiny_learner
+from support.builders import stepper_of, tiny_learner
 from support.probes import (
     ActionMatters,
     ActionMustMatch,
@@ -161,7 +160,7 @@ def train(request):
         for variable, value in zip(learner.variables, start, strict=True):
             variable.assign(value)
         envs = vectorised([probe] * 8)
-        rollout = Rollout(ReplayedVector(Stepper(envs)), distribution, learner.algorithm.n_steps, seed=0)
+        rollout = Rollout(ReplayedVector(stepper_of(envs)), distribution, learner.algorithm.n_steps, seed=0)
         rollout.begin(0)
         for i in range(iterations):
             programs.begin()

@@ -12,6 +12,7 @@ from rlweights.learning import continuation
 from rlweights.learning.continuation import Continuation, ReadState, ReplayedEpisodes, ReplayedVector
 from rlweights.learning.environments.replay import SeededEpisodes
 from rlweights.learning.stepper import Stepper
+from support.builders import stepper_of
 
 N = 3
 ACTIONS = np.random.default_rng(0).integers(0, 2, (150, N))
@@ -26,11 +27,11 @@ def singles(kind: str) -> Stepper:
 
     vector = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv}[kind]
     made = [lambda i=i: single(i) for i in range(N)]
-    return Stepper(vector(made, autoreset_mode=AutoresetMode.SAME_STEP, copy=False))
+    return stepper_of(vector(made, autoreset_mode=AutoresetMode.SAME_STEP, copy=False))
 
 
 def native() -> Stepper:
-    return Stepper(gym.make_vec("CartPole-v1", N, vectorization_mode="vector_entry_point"))
+    return stepper_of(gym.make_vec("CartPole-v1", N, vectorization_mode="vector_entry_point"))
 
 
 MAKERS = {
@@ -127,7 +128,7 @@ class Hidden(gym.vector.VectorEnv):
 @pytest.mark.parametrize("plain", [True, False])
 def test_whether_plain_attributes_are_all_is_found_out_by_trying(plain):
     draws = iter(np.ones((100, 2), int))
-    assert ReadState.holds(Stepper(Hidden(plain)), lambda: next(draws)) == plain
+    assert ReadState.holds(stepper_of(Hidden(plain)), lambda: next(draws)) == plain
 
 
 def test_gymnasiums_own_vector_version_of_cartpole_is_read():

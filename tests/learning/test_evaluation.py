@@ -17,8 +17,7 @@ from rlweights.learning.distributions import Categorical
 from rlweights.learning.evaluation import evaluate
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
-from rlweights.learning.stepper import Stepper
-from support.builders import assert_same, everything, tiny_learner, weights
+from support.builders import assert_same, everything, stepper_of, tiny_learner, translation_of, weights
 from support.probes import ActionMatters, Counter, vectorised
 
 
@@ -34,7 +33,7 @@ def test_each_environment_plays_its_share(mode, episodes):
     """Short episodes must not crowd out the long ones of another environment."""
     makers = [lambda: Counter(terminates=1), lambda: Counter(truncates=2), lambda: Counter(terminates=30)]
     envs = vectorised(makers, mode)
-    result = evaluate(prefer(0), envs, Categorical(2), episodes, seed=0)
+    result = evaluate(prefer(0), envs, Categorical(2), translation_of(envs), episodes, seed=0)
     envs.close()
     shares = [episodes // 3 + (n < episodes % 3) for n in range(3)]
     returns = [1.0] * shares[0] + [3.0] * shares[1] + [465.0] * shares[2]
@@ -47,11 +46,11 @@ def test_each_environment_plays_its_share(mode, episodes):
 def test_greedy_and_sampled_actions():
     envs = vectorised([ActionMatters] * 4)
     distribution = Categorical(2)
-    assert evaluate(prefer(1), envs, distribution, 8, seed=0).mean == 1.0
-    assert evaluate(prefer(0), envs, distribution, 8, seed=0).mean == -1.0
-    sampled = evaluate(prefer(1), envs, distribution, 400, seed=0, deterministic=False)
-    again = evaluate(prefer(1), envs, distribution, 400, seed=0, deterministic=False)
-    other = evaluate(prefer(1), envs, distribution, 400, seed=1, deterministic=False)
+    assert evaluate(prefer(1), envs, distribution, translation_of(envs), 8, seed=0).mean == 1.0
+    assert evaluate(prefer(0), envs, distribution, translation_of(envs), 8, seed=0).mean == -1.0
+    sampled = evaluate(prefer(1), envs, distribution, translation_of(envs), 400, seed=0, deterministic=False)
+    again = evaluate(prefer(1), envs, distribution, translation_of(envs), 400, seed=0, deterministic=False)
+    other = evaluate(prefer(1), envs, distribution, translation_of(envs), 400, seed=1, deterministic=False)
     envs.close()
     np.testing.assert_array_equal(sampled.returns, again.returns)
     assert (sampled.returns != other.returns).any()
@@ -66,7 +65,7 @@ def test_a_broken_environment_is_named():
 
     envs = vectorised([Broken])
     with pytest.raises(BrokenEnvironment, match=r"Broken: step\(\) raised OSError: no such wind"):
-        evaluate(prefer(0), envs, Categorical(2), 1, seed=0)
+        evaluate(prefer(0), envs, Categorical(2), translation_of(envs), 1, seed=0)
 
 
 def train(evaluates: bool):
@@ -81,7 +80,7 @@ def train(evaluates: bool):
     envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
     others = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync")
     programs = HostPrograms(learner, (4,), "float32", 2, xla=False)
-    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, 16, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), learner.distribution, 16, seed=0)
     rollout.begin(0)
     for i in range(3):
         programs.begin()
@@ -90,7 +89,14 @@ def train(evaluates: bool):
             live = weights(learner)
             with learner.optimizer.evaluation():
                 clean = weights(learner)
-                evaluate(NumpyPolicy(learner.networks.policy), others, learner.distribution, 5, seed=i)
+                evaluate(
+                    NumpyPolicy(learner.networks.policy),
+                    others,
+                    learner.distribution,
+                    translation_of(others),
+                    5,
+                    seed=i,
+                )
                 assert_same(weights(learner), clean)
             assert (clean["policy/head/kernel"] != live["policy/head/kernel"]).any()
             assert_same(weights(learner), live)
@@ -120,6 +126,6 @@ def test_normalisation_is_frozen():
     before = everything(learner)
     envs = vectorised([lambda: Counter(terminates=9)] * 2)
     for policy in (NumpyPolicy(learner.networks.policy), lambda x: np.array(learner.networks.policy(x))):
-        evaluate(policy, envs, learner.distribution, 4, seed=0)
+        evaluate(policy, envs, learner.distribution, translation_of(envs), 4, seed=0)
     envs.close()
     assert_same(before, everything(learner))

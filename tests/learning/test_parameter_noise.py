@@ -10,8 +10,7 @@ from rlweights.learning.continuation import ReplayedVector
 from rlweights.learning.distributions import Categorical, Gaussian
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
-from rlweights.learning.stepper import Stepper
-from support.builders import assert_same, learn, random_batch, tiny_learner, weights
+from support.builders import assert_same, learn, random_batch, stepper_of, tiny_learner, weights
 from support.probes import Counter, vectorised
 from support.reference import Reference, forward, log_prob, log_softmax
 
@@ -70,7 +69,7 @@ def acting():
     )
     programs = HostPrograms(learner, (1,), "float32", 2, xla=False)
     envs = vectorised([lambda: Counter(terminates=3), lambda: Counter(truncates=4)])
-    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, 8, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), learner.distribution, 8, seed=0)
     rollout.begin(0)
     clean = weights(learner)
     programs.begin()

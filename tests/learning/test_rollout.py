@@ -13,8 +13,7 @@ from rlweights.learning.batch import Batch
 from rlweights.learning.continuation import ReplayedVector
 from rlweights.learning.distributions import Categorical, Gaussian, for_space
 from rlweights.learning.rollout import Rollout
-from rlweights.learning.stepper import Stepper
-from support.builders import learn, tiny_learner, weights
+from support.builders import learn, stepper_of, tiny_learner, weights
 from support.probes import Counter, Scripted, vectorised
 
 MODES = list(AutoresetMode)
@@ -51,7 +50,7 @@ def learner():
 
 
 def collect(envs, learner, **arguments):
-    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, STEPS, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), learner.distribution, STEPS, seed=0)
     rollout.begin(0)
     try:
         return rollout.collect(uniform, lambda x: np.array(learner.networks.values(x)), 0, **arguments)
@@ -116,7 +115,7 @@ def test_masks_and_bootstraps(learner, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_episode_statistics_are_exact(learner, mode):
     envs = vectorised(ENVIRONMENTS, mode)
-    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, 5, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), learner.distribution, 5, seed=0)
     rollout.begin(0)
     count, total, length = 0, 0.0, 0
     for i in range(6):  # episodes run on from one rollout into the next
@@ -137,7 +136,7 @@ def test_episode_statistics_are_exact(learner, mode):
 def test_masked_reset_leaves_other_environments_alone(learner):
     """With autoreset disabled, ending one episode must not cut or forget another."""
     envs = vectorised([lambda: Counter(truncates=2), lambda: Counter(truncates=7)], AutoresetMode.DISABLED)
-    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, STEPS, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), learner.distribution, STEPS, seed=0)
     rollout.begin(0)
     batch, episodes = rollout.collect(uniform, zero, 0)
     np.testing.assert_array_equal(batch.observations[:9, 1, 0], [0, 1, 2, 3, 4, 5, 6, 0, 1])
@@ -148,7 +147,7 @@ def test_masked_reset_leaves_other_environments_alone(learner):
 def test_cartpole_entry_point_equals_single_environments():
     """CartPole's own vector environment: same physics, NEXT_STEP, and it takes one seed for all."""
     envs = gym.make_vec("CartPole-v1", 4, vectorization_mode="vector_entry_point")
-    rollout = Rollout(ReplayedVector(Stepper(envs)), Categorical(2), 64, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), Categorical(2), 64, seed=0)
     rollout.begin(0)
     batch, episodes = rollout.collect(uniform, zero, 0)
     assert episodes.count == batch.terminated.sum() > 4
@@ -176,7 +175,7 @@ def test_environments_may_reuse_their_observations(mode):
     def run(copy):
         settings: Any = {"autoreset_mode": mode, "copy": copy}
         envs = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync", vector_kwargs=settings)
-        rollout = Rollout(ReplayedVector(Stepper(envs)), Categorical(2), 64, seed=0)
+        rollout = Rollout(ReplayedVector(stepper_of(envs)), Categorical(2), 64, seed=0)
         rollout.begin(0)
         batches = [rollout.collect(uniform, lambda x: x[:, 0], i) for i in range(2)]
         envs.close()
@@ -189,7 +188,7 @@ def test_environments_may_reuse_their_observations(mode):
 def test_rollout_is_a_function_of_seed_iteration_and_attempt():
     def run(seed, iteration, attempt=0):
         envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
-        rollout = Rollout(ReplayedVector(Stepper(envs)), Categorical(2), 16, seed)
+        rollout = Rollout(ReplayedVector(stepper_of(envs)), Categorical(2), 16, seed)
         rollout.begin(iteration, attempt)
         batch, _ = rollout.collect(uniform, zero, iteration)
         envs.close()
@@ -207,7 +206,7 @@ def test_actions_reach_the_environment_clipped_but_are_learned_as_sampled():
     space = gym.spaces.Box(-0.25, 0.5, (2,), np.float32)
     box = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     envs = vectorised([lambda: Scripted(box, lambda t: np.zeros(1, np.float32), space)])
-    rollout = Rollout(ReplayedVector(Stepper(envs)), Gaussian(2), 32, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), Gaussian(2), 32, seed=0)
     rollout.begin(0)
     batch, _ = rollout.collect(lambda x: np.zeros((len(x), 4), np.float32), zero, 0)
     taken = np.array(envs.envs[0].actions)
@@ -234,7 +233,7 @@ def test_every_action_space_from_the_network_to_the_environment(space):
         observation_shape=(36, 36, 1),
         convolutions=((2, 8, 8),),
     )
-    rollout = Rollout(ReplayedVector(Stepper(envs)), learner.distribution, 8, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), learner.distribution, 8, seed=0)
     rollout.begin(0)
     policy, value = learner.networks.policy, learner.networks.values
     batch, episodes = rollout.collect(lambda x: np.array(policy(x)), lambda x: np.array(value(x)), 0)
@@ -278,7 +277,7 @@ class Failing(Counter):
 )
 def test_what_is_not_finite_is_passed_on_and_named(what, when, message):
     envs = vectorised([lambda: Counter(truncates=4), lambda: Failing(what, when)])
-    rollout = Rollout(ReplayedVector(Stepper(envs)), Categorical(2), 6, seed=0)
+    rollout = Rollout(ReplayedVector(stepper_of(envs)), Categorical(2), 6, seed=0)
     rollout.begin(0)
     batch, episodes = rollout.collect(uniform, lambda x: x[:, 0], 0)
     assert episodes.nonfinite is not None

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rlweights.errors import BrokenEnvironment
-from rlweights.learning.stepper import Stepper
+from support.builders import stepper_of
 from support.probes import Counter, Scripted, vectorised
 
 NESTED = spaces.Dict(
@@ -31,7 +31,7 @@ def encoded(t):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_nested_observations_and_their_final_ones(mode, kind):
     envs = vectorised([lambda: Scripted(NESTED, nested, length=3)] * 2, mode, kind)
-    stepper = Stepper(envs)
+    stepper = stepper_of(envs)
     np.testing.assert_allclose(stepper.reset(0), [encoded(0)] * 2)
     for t in (1, 2):
         np.testing.assert_allclose(stepper.step(np.zeros(2, int)).observations, [encoded(t)] * 2)
@@ -52,7 +52,7 @@ def test_nested_observations_and_their_final_ones(mode, kind):
 
 def test_one_seed_gives_each_environment_its_own():
     envs = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync")
-    stepper = Stepper(envs)
+    stepper = stepper_of(envs)
     first = stepper.reset(7)
     assert len({tuple(row) for row in first}) == 3
     np.testing.assert_array_equal(first, stepper.reset(7))
@@ -62,7 +62,7 @@ def test_one_seed_gives_each_environment_its_own():
 
 def test_reset_forgets_a_pending_autoreset():
     envs = vectorised([lambda: Counter(terminates=1)], AutoresetMode.NEXT_STEP)
-    stepper = Stepper(envs)
+    stepper = stepper_of(envs)
     stepper.reset(0)
     assert stepper.step(np.zeros(1, int)).ended.all()
     stepper.reset(0)
@@ -95,7 +95,7 @@ class Vector(VectorEnv):
 
 
 def test_a_reset_step_earns_nothing():
-    stepper = Stepper(Vector(terminated=np.array([True, False]), rewards=np.array([3.0, 4.0])))
+    stepper = stepper_of(Vector(terminated=np.array([True, False]), rewards=np.array([3.0, 4.0])))
     stepper.reset(0)
     np.testing.assert_array_equal(stepper.step(np.zeros(2, int)).rewards, [3.0, 4.0])
     step = stepper.step(np.zeros(2, int))
@@ -121,7 +121,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_fit_is_named(case):
     returned, message = WRONG[case]
-    stepper = Stepper(Vector(**returned))
+    stepper = stepper_of(Vector(**returned))
     stepper.reset(0)
     with pytest.raises(BrokenEnvironment, match=message):
         stepper.step(np.zeros(2, int))
@@ -129,14 +129,14 @@ def test_what_does_not_fit_is_named(case):
 
 def test_first_observation_is_checked_too():
     with pytest.raises(BrokenEnvironment, match=r"Vector: observations .* \(2, 5\)"):
-        Stepper(Vector(first=np.zeros((2, 5)))).reset(0)
+        stepper_of(Vector(first=np.zeros((2, 5)))).reset(0)
 
 
 def test_images_must_keep_their_dtype():
     class Pixels(Vector):
         single_observation_space = spaces.Box(0, 255, (40, 40, 3), np.uint8)
 
-    stepper = Stepper(Pixels(first=np.zeros((2, 40, 40, 3), np.float32)))
+    stepper = stepper_of(Pixels(first=np.zeros((2, 40, 40, 3), np.float32)))
     with pytest.raises(BrokenEnvironment, match=r"Pixels: .* uint8\).*float32 of shape \(2, 40, 40, 3\)"):
         stepper.reset(0)
 
@@ -145,7 +145,7 @@ def test_final_observation_must_be_in_the_info():
     class SameStep(Vector):
         metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
-    stepper = Stepper(SameStep(truncated=np.array([False, True])))
+    stepper = stepper_of(SameStep(truncated=np.array([False, True])))
     stepper.reset(0)
     with pytest.raises(BrokenEnvironment, match=r"SameStep: .* no info\['final_obs'\]\[1\]"):
         stepper.step(np.zeros(2, int))
@@ -155,7 +155,7 @@ def test_environment_without_a_mode_is_taken_as_gymnasium_has_it():
     class Silent(Vector):
         metadata = {}  # noqa: RUF012
 
-    assert Stepper(Silent()).mode is AutoresetMode.NEXT_STEP
+    assert stepper_of(Silent()).mode is AutoresetMode.NEXT_STEP
 
 
 class Raising(Counter):
@@ -169,7 +169,7 @@ class Seedless(Counter):
 
 
 def test_an_exception_is_chained_and_named():
-    stepper = Stepper(vectorised([Raising]))
+    stepper = stepper_of(vectorised([Raising]))
     stepper.reset(0)
     with pytest.raises(
         BrokenEnvironment,
@@ -182,7 +182,7 @@ def test_an_exception_is_chained_and_named():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*ERROR:UserWarning")
 def test_an_exception_in_a_worker_process_is_named_and_leaves_nothing_running():
     envs = vectorised([Counter, Raising], kind="async")
-    stepper = Stepper(envs)
+    stepper = stepper_of(envs)
     stepper.reset(0)
     with pytest.raises(BrokenEnvironment, match=r"step\(\) raised ZeroDivisionError: no wind"):
         stepper.step(np.zeros(2, int))
@@ -192,16 +192,16 @@ def test_an_exception_in_a_worker_process_is_named_and_leaves_nothing_running():
 
 def test_an_environment_without_a_seed_is_refused():
     with pytest.raises(BrokenEnvironment, match=r"Seedless: reset\(\) raised TypeError: .*'seed'"):
-        Stepper(vectorised([Seedless])).reset(0)
+        stepper_of(vectorised([Seedless])).reset(0)
 
 
 def test_a_registered_environment_is_called_by_its_id():
     envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")
-    assert Stepper(envs).name == "CartPole-v1"
+    assert stepper_of(envs).name == "CartPole-v1"
     envs.close()
 
 
 def test_unsupported_spaces_are_refused_at_once():
     space = spaces.Text(5)
     with pytest.raises(ValueError, match="unsupported observation space: Text"):
-        Stepper(vectorised([lambda: Scripted(space, lambda t: "a")]))
+        stepper_of(vectorised([lambda: Scripted(space, lambda t: "a")]))

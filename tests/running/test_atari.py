@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from rlweights.learning.loops import host
-from rlweights.learning.stepper import Stepper
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.running.records.event_file import read_scalars
 from rlweights.weights import compilation
+from support.builders import stepper_of
 
 pytest.importorskip("ale_py", reason="needs rlweights[atari]")
 pytest.importorskip("cv2", reason="needs rlweights[atari]")
@@ -34,7 +34,7 @@ def test_an_episode_in_which_nobody_fires_is_truncated():
         "ALE/Breakout-v5", ["environment.kwargs.max_num_frames_per_episode=400"]
     )
     envs = Assembly(agent, "test").environments.vector(1, evaluation=True)
-    stepper, steps = Stepper(envs), 0
+    stepper, steps = stepper_of(envs), 0
     stepper.reset(0)
     while not (step := stepper.step(np.zeros(1, np.int32))).ended[0]:
         steps += 1

@@ -11,6 +11,8 @@ from rlweights.learning.batch import Batch
 from rlweights.learning.distributions import Categorical, Distribution, Gaussian
 from rlweights.learning.learner import Learner
 from rlweights.learning.networks import actor_critic
+from rlweights.learning.spaces import Translation, action_decoder, observation_encoder
+from rlweights.learning.stepper import Stepper
 from rlweights.weights.optimizer import InterventionOptimizer
 
 
@@ -53,6 +55,17 @@ def tiny_learner(
         seed=seed,
         normalize_rewards=normalize_rewards,
     )
+
+
+def translation_of(envs: Any) -> Translation:
+    """Between a vector environment's own spaces and arrays, actions in their own units."""
+    observed, acted = envs.single_observation_space, envs.single_action_space
+    return Translation(observation_encoder(observed), action_decoder(acted))
+
+
+def stepper_of(envs: Any) -> Stepper:
+    """Steps a vector environment by its own spaces."""
+    return Stepper(envs, translation_of(envs))
 
 
 def random_batch(learner: Learner, seed: int = 0, num_envs: int = 2, observation_shape=(3,)) -> Batch:

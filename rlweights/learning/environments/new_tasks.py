@@ -4,7 +4,8 @@ What stays learnable for ever is plasticity: each task is as hard as the first o
 the last one is of little use. Permuted inputs are the common form (Kumar et al. 2023; Elsayed et al. 2024).
 """
 
-from typing import Any
+import inspect
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -115,86 +116,40 @@ class NewTasks(Environment):
         return tf.math.floormod(self.phase(state), len(self.matrices))
 
 
-class NewTasksCartPole(NewTasks):
-    """CartPole in new tasks for ever.
-
-    Args:
-        period: See `NewTasks`, as for the other arguments up to `phase`.
-        kind: See `NewTasks`.
-        actions: See `NewTasks`.
-        seed: See `NewTasks`.
-        tasks: See `NewTasks`.
-        phase: See `NewTasks`.
-        **parameters: What `CartPole` takes.
-    """
-
-    def __init__(
-        self,
-        *,
-        period: int = 5_000,
-        kind: str = "orthogonal",
-        actions: bool = False,
-        seed: int = 0,
-        tasks: int = 1_000,
-        phase: int | None = None,
-        **parameters: Any,
-    ):
-        changes = {"period": period, "kind": kind, "actions": actions}
-        super().__init__(CartPole(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
+_ARGUMENTS = [
+    name for name, each in inspect.signature(NewTasks).parameters.items() if each.kind is each.KEYWORD_ONLY
+]
 
 
-class NewTasksAcrobot(NewTasks):
-    """Acrobot in new tasks for ever.
+class _NewTasksOf(NewTasks):
+    """New tasks in one environment of this package, whose arguments are taken beside those of `NewTasks`."""
 
-    Args:
-        period: See `NewTasks`, as for the other arguments up to `phase`.
-        kind: See `NewTasks`.
-        actions: See `NewTasks`.
-        seed: See `NewTasks`.
-        tasks: See `NewTasks`.
-        phase: See `NewTasks`.
-        **parameters: What `Acrobot` takes.
-    """
+    inner: ClassVar[type[Environment]]
+    defaults: ClassVar[dict[str, Any]] = {}
 
-    def __init__(
-        self,
-        *,
-        period: int = 10_000,
-        kind: str = "orthogonal",
-        actions: bool = False,
-        seed: int = 0,
-        tasks: int = 1_000,
-        phase: int | None = None,
-        **parameters: Any,
-    ):
-        changes = {"period": period, "kind": kind, "actions": actions}
-        super().__init__(Acrobot(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
+    def __init__(self, **arguments: Any):
+        mine = {name: arguments.pop(name) for name in _ARGUMENTS & arguments.keys()}
+        super().__init__(self.inner(**arguments), **self.defaults | mine)
 
 
-class NewTasksPendulum(NewTasks):
-    """Pendulum in new tasks for ever; its action, a torque, stays what it is.
+class NewTasksCartPole(_NewTasksOf):
+    """CartPole in new tasks for ever, 5,000 steps each; takes what `NewTasks` and `CartPole` take."""
 
-    Args:
-        period: See `NewTasks`, as for the other arguments up to `phase`.
-        kind: See `NewTasks`.
-        seed: See `NewTasks`.
-        tasks: See `NewTasks`.
-        phase: See `NewTasks`.
-        **parameters: What `Pendulum` takes.
-    """
+    inner = CartPole
 
-    def __init__(
-        self,
-        *,
-        period: int = 10_000,
-        kind: str = "orthogonal",
-        seed: int = 0,
-        tasks: int = 1_000,
-        phase: int | None = None,
-        **parameters: Any,
-    ):
-        changes = {"period": period, "kind": kind}
-        super().__init__(Pendulum(**parameters), **changes, seed=seed, tasks=tasks, phase=phase)
+
+class NewTasksAcrobot(_NewTasksOf):
+    """Acrobot in new tasks for ever, 10,000 steps each; takes what `NewTasks` and `Acrobot` take."""
+
+    inner = Acrobot
+    defaults = {"period": 10_000}
+
+
+class NewTasksPendulum(_NewTasksOf):
+    """Pendulum in new tasks for ever, 10,000 steps each; takes what `NewTasks` and `Pendulum` take."""
+
+    inner = Pendulum
+    defaults = {"period": 10_000}
 
 
 def _matrices(kind: str, tasks: int, size: int, seed: int) -> np.ndarray:

@@ -149,9 +149,7 @@ class EnvironmentFactory:
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **arguments)
         )
 
-    def continued(
-        self, num_envs: int, distribution: Distribution, translation: Translation | None = None
-    ) -> Continuation:
+    def continued(self, num_envs: int, distribution: Distribution, translation: Translation) -> Continuation:
         """Makes vector environments for rollouts, with what makes them go on where they were.
 
         Args:

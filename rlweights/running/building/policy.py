@@ -118,11 +118,11 @@ class Policy:
             act,
             envs,
             self.distribution,
+            self.translation,
             episodes,
             seed,
             self.agent.evaluation.deterministic if deterministic is None else deterministic,
             self.environments.evaluation_steps,
-            self.translation,
         )
 
     def _encoding(self) -> Encoding:

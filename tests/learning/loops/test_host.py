@@ -13,8 +13,7 @@ from rlweights.learning.distributions import Categorical, Gaussian
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.host import HostPrograms
 from rlweights.learning.rollout import Rollout
-from rlweights.learning.stepper import Stepper
-from support.builders import assert_same, everything, learn, random_batch, tiny_learner, weights
+from support.builders import assert_same, everything, learn, random_batch, stepper_of, tiny_learner, weights
 
 
 def everything_at_once() -> Learner:
@@ -59,7 +58,7 @@ class Run:
             variable.assign(value)
         same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
         envs = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync", vector_kwargs=same_step)
-        rollout = Rollout(ReplayedVector(Stepper(envs)), self.learner.distribution, 16, seed=0)
+        rollout = Rollout(ReplayedVector(stepper_of(envs)), self.learner.distribution, 16, seed=0)
         rollout.begin(0)
         rows = []
         for i in range(3):

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from rlweights.errors import BrokenEnvironment, ConfigError
 from rlweights.learning.distributions import for_space
 from rlweights.learning.evaluation import Result, evaluate
+from rlweights.learning.spaces import Translation, action_decoder, observation_encoder
 from rlweights.running.building.environments import EnvironmentFactory
 from rlweights.running.building.user_code import UserCode
 from rlweights.running.config import agent_file, objects
@@ -60,10 +61,15 @@ def factory(env, *overrides, folder=None) -> EnvironmentFactory:
     return EnvironmentFactory(agent, UserCode("my.toml", folder or Path()))
 
 
+def translation(made: EnvironmentFactory) -> Translation:
+    observed, acted = made.spaces()
+    return Translation(observation_encoder(observed), action_decoder(acted))
+
+
 def stepped(made: EnvironmentFactory, steps=12) -> list[dict]:
     """What single environments tell of their episodes while they are trained in."""
     distribution, told = for_space(made.spaces()[1]), []
-    episodes = made.continued(2, distribution)
+    episodes = made.continued(2, distribution, translation(made))
     try:
         episodes.reset(3)
         for _ in range(steps):
@@ -80,7 +86,7 @@ def evaluated(made: EnvironmentFactory, episodes=4, size=2) -> Result:
     try:
         return evaluate(
             lambda x: np.zeros((len(x), distribution.parameter_size), np.float32),
-            *(envs, distribution, episodes, 0, True, made.evaluation_steps),
+            *(envs, distribution, translation(made), episodes, 0, True, made.evaluation_steps),
         )
     finally:
         envs.close()
