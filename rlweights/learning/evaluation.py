@@ -102,6 +102,7 @@ def evaluate(
             break
         step = stepper.step(distribution.choose_numpy(policy(observations), rng))
         observations = step.observations
+        failed += len(stepper.remade)
         running += step.rewards
         steps += step.valid
         spent += int(step.valid.sum())

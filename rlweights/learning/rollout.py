@@ -44,11 +44,13 @@ class Rollout:
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._recreated = np.zeros(self.num_envs, np.int64)
+        self._failures: list[str] = []
 
     def begin(self, iteration: int, attempt: int = 0) -> None:
         """Begins new episodes everywhere, seeded by (seed, iteration, attempt)."""
         self._attempt = attempt
         self._observations = self.episodes.reset(self._env_seed(iteration))
+        self._note_remade()
         self._returns[:] = 0.0
         self._lengths[:] = 0
 
@@ -86,6 +88,7 @@ class Rollout:
             self._observations, cut = self.episodes.reset(seed), np.ones(self.num_envs, bool)
         elif self._broken.any():
             self._observations, cut = self.episodes.restart(self._broken, seed)
+        self._note_remade()
         self._broken = np.zeros(self.num_envs, bool)
         self._returns[cut] = 0.0
         self._lengths[cut] = 0
@@ -132,6 +135,8 @@ class Rollout:
             valid[t] = step.valid
             self._returns += step.rewards
             self._lengths += step.valid
+            if stepper.remade:
+                self._note_remade()
             if step.ended.any():
                 self._close(step.ended, step.told, episodes, phases)
                 if stepper.separates:
@@ -141,6 +146,7 @@ class Rollout:
         if stepper.phases is not None:
             episodes.running_phases = int(stepper.phases.min()), int(stepper.phases.max())
         episodes.recreated = int(self._recreated.sum())
+        episodes.failures, self._failures = self._failures, []
         if finals:
             times, places = zip(*finals, strict=True)
             final_values[list(times), list(places)] = value(np.stack(list(finals.values())))
@@ -168,8 +174,7 @@ class Rollout:
         known = ended & np.isfinite(self._returns)  # one NaN would hide a hundred other returns
         for n, each in told.items():
             if "failure" in each:
-                self._recreated[n] = each["recreated"]
-                episodes.failures.append(each["failure"])
+                self._note_failure(n, each)
                 known[n] = False
             elif known[n]:
                 for name, value in each.get("reported", {}).items():
@@ -184,6 +189,16 @@ class Rollout:
                 episodes.phases[int(phases[n])] = count + 1, total + float(self._returns[n])
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
+
+    def _note_remade(self) -> None:
+        """Takes note of environments whose reset raised; the episodes that then began are whole."""
+        for n, told in self.stepper.remade.items():
+            self._note_failure(n, told)
+        self.stepper.remade = {}
+
+    def _note_failure(self, n: int, told: Mapping[str, Any]) -> None:
+        self._recreated[n] = max(self._recreated[n], told["recreated"])
+        self._failures.append(told["failure"])
 
     def _look_for_nonfinite(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
-from rlweights.learning.environments.replay import described
+from rlweights.learning.environments.replay import FAILURE, RECREATED, REPORTED, described
 from rlweights.learning.spaces import Translation, one_batch
 from rlweights.weights.arrays import Array
 
@@ -49,6 +49,8 @@ class Stepper:
         self._valid = self._all  # of the next step
         self.phases: np.ndarray | None = None
         """Phase of each running episode, int64 [N], where infos say one ("phase"): tasks change there."""
+        self.remade: dict[int, dict[str, Any]] = {}
+        """What is told of environments that the newest call made anew because their reset raised."""
 
     @property
     def separates(self) -> bool:
@@ -94,7 +96,7 @@ class Stepper:
         """
         raw, rewards, terminated, truncated, info = self._asked("step", self._decode(actions))
         rewards = self._checked("rewards", rewards, "fiu", "numbers")
-        self._note_phases(info)
+        self._note(info)
         terminated = self._checked("terminations", terminated, "b", "booleans")
         truncated = self._checked("truncations", truncated, "b", "booleans")
         ended = terminated | truncated
@@ -116,12 +118,15 @@ class Stepper:
 
     def _reset(self, **arguments: Any) -> Array:
         raw, info = self._asked("reset", **arguments)
-        self._note_phases(info)
+        self._note(info)
         return self._encoded(raw)
 
-    def _note_phases(self, info: Any) -> None:
-        """Takes over the phases that an info of the vector environment tells."""
-        told = info.get("phase") if isinstance(info, dict) else None
+    def _note(self, info: Any) -> None:
+        """Takes over what an info of the vector environment tells of episodes that begin."""
+        if not isinstance(info, dict):
+            info = {}
+        self.remade = _told(info) if FAILURE in info else {}
+        told = info.get("phase")
         if not isinstance(told, np.ndarray) or told.shape != (self.num_envs,) or told.dtype.kind not in "iu":
             return  # another thing of the same name
         if self.phases is None:
@@ -173,7 +178,7 @@ class Stepper:
         return array
 
 
-_TOLD = ("reported", "recreated", "failure")
+_TOLD = {REPORTED: "reported", FAILURE: "failure", RECREATED: "recreated"}
 
 
 def _told(final: Any) -> dict[int, dict[str, Any]]:
@@ -181,10 +186,10 @@ def _told(final: Any) -> dict[int, dict[str, Any]]:
     if not isinstance(final, dict):
         return {}
     told: dict[int, dict[str, Any]] = {}
-    for key in _TOLD:
+    for key, name in _TOLD.items():
         for n in np.flatnonzero(final.get(f"_{key}", ())):
             value = final[key]
-            told.setdefault(int(n), {})[key] = (
+            told.setdefault(int(n), {})[name] = (
                 {k: float(v[n]) for k, v in value.items() if f"_{k}" in value and value[f"_{k}"][n]}
                 if isinstance(value, dict)
                 else value[n]

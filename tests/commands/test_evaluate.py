@@ -52,3 +52,43 @@ def test_evaluate_can_sample_actions_and_take_another_seed(rlweights, run):
 
     assert returns() != returns("--stochastic")
     assert returns() != returns("--seed", 1)
+
+
+DOUBLE = """
+from gymnasium.envs.classic_control import CartPoleEnv
+
+
+class Double(CartPoleEnv):
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, 2 * reward, *rest
+"""
+
+
+def test_a_run_is_evaluated_somewhere_else(rlweights, run, tmp_path):
+    """In another environment, and with other arguments; what does not fit is one line."""
+
+    def facts(*options):
+        code, output, error = rlweights("evaluate", run, "--episodes", 3, "--json", *options)
+        assert (code, error) == (0, "")
+        return json.loads(output)
+
+    (tmp_path / "mine.py").write_text(DOUBLE)
+    lengths = facts("--seed", 3)["returns"]
+    assert max(lengths) < 500
+    other = facts("--seed", 3, "--env", f"{tmp_path / 'mine.py'}:Double")
+    assert other["returns"] == [2 * each for each in lengths]
+    punished = facts("--seed", 3, "--env-kwargs", "sutton_barto_reward=true")
+    assert punished["returns"] == [-1.0] * 3
+
+
+def test_somewhere_else_must_fit(rlweights, run):
+    def error(*options):
+        code, output, said = rlweights("evaluate", run, "--episodes", 3, *options)
+        assert (code, output, said.count("\n")) == (2, "", 1)
+        return said
+
+    assert "Acrobot-v1" in error("--env", "Acrobot-v1")
+    assert "CartPol-v1" in error("--env", "CartPol-v1")
+    assert "barto" in error("--env-kwargs", "barto=true")
+    assert "--env-kwargs" in error("--env-kwargs", "barto")

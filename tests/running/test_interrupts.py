@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,55 @@ def test_a_second_signal_ends_the_process_at_once(second):
     assert process.returncode == -second  # what a shell shows as 128 + the signal
     assert output == ""
     assert errors.count("\n") == 1, "more than the message of the first signal"
+
+
+def kernel(monkeypatch):
+    """As in a cell of a notebook: IPython is there, and has a shell."""
+    shell = types.SimpleNamespace(get_ipython=lambda: "a shell")
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+
+
+def prompt(monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+
+
+@pytest.mark.parametrize("place", [kernel, prompt])
+def test_a_second_ctrl_c_in_a_notebook_leaves_the_notebook_alive(monkeypatch, capfd, place):
+    place(monkeypatch)
+    before = [signal.getsignal(each) for each in interrupts.NUMBERS]
+    with Interrupts() as requested:
+        signal.raise_signal(signal.SIGINT)
+        assert requested.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(each) for each in interrupts.NUMBERS] == before
+    assert capfd.readouterr().err.count("stopping by SIGINT") == 1
+
+
+def test_a_second_ctrl_c_in_a_notebook_ends_the_run_and_not_the_process(whole, tmp_path, monkeypatch, capfd):
+    """Sent while an iteration hangs; what the last checkpoint holds is kept, and goes on exactly."""
+    computer, expected = whole
+    folder, advance = computer.folder(tmp_path), computer.loop.advance
+
+    def hanging(iteration, limit):
+        if iteration >= 5:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return advance(iteration, limit)
+
+    kernel(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(computer.loop, "advance", hanging)
+        with pytest.raises(KeyboardInterrupt):
+            computer.train(folder)
+    assert steps_saved(folder) == [4 * STEPS]
+    computer.train(folder, resume=True)
+    assert_same_result(result(folder), expected)
+
+
+def test_without_a_shell_there_is_no_prompt(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert not interrupts.at_a_prompt()
 
 
 def test_ignored_signals_stay_ignored_and_other_threads_change_nothing():

@@ -1,4 +1,4 @@
-"""Environments that return what is not finite: as functions of TensorFlow, and in Gymnasium."""
+"""Environments that return what is not finite, as functions of TensorFlow and in Gymnasium, or that raise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +72,25 @@ class GlitchyEnv(CartPoleEnv):
         return observation, reward, terminated, truncated, info
 
 
-GLITCHY = "Glitchy-v0"
+class FrailEnv(CartPoleEnv):
+    """CartPole whose simulator goes away now and then, in steps and in resets, as its seed has it."""
+
+    def reset(self, *, seed=None, options=None):
+        found = super().reset(seed=seed, options=options)
+        self._lives(0.3)
+        return found
+
+    def step(self, action):
+        self._lives(0.04)
+        return super().step(action)
+
+    def _lives(self, chance: float) -> None:
+        if self.np_random.random() < chance:
+            raise ConnectionError("the simulator is gone")
+
+
+GLITCHY, FRAIL = "Glitchy-v0", "Frail-v0"
 
 if GLITCHY not in gym.registry:
     gym.register(GLITCHY, entry_point=GlitchyEnv, max_episode_steps=500, disable_env_checker=True)
+    gym.register(FRAIL, entry_point=FrailEnv, max_episode_steps=500, disable_env_checker=True)

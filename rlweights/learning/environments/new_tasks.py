@@ -116,20 +116,18 @@ class NewTasks(Environment):
         return tf.math.floormod(self.phase(state), len(self.matrices))
 
 
-_ARGUMENTS = [
-    name for name, each in inspect.signature(NewTasks).parameters.items() if each.kind is each.KEYWORD_ONLY
-]
+_ARGUMENTS = set(inspect.signature(NewTasks).parameters) - {"environment"}
 
 
 class _NewTasksOf(NewTasks):
     """New tasks in one environment of this package, whose arguments are taken beside those of `NewTasks`."""
 
     inner: ClassVar[type[Environment]]
-    defaults: ClassVar[dict[str, Any]] = {}
+    each: ClassVar[int] = 5_000  # the period, unless told otherwise
 
     def __init__(self, **arguments: Any):
         mine = {name: arguments.pop(name) for name in _ARGUMENTS & arguments.keys()}
-        super().__init__(self.inner(**arguments), **self.defaults | mine)
+        super().__init__(self.inner(**arguments), **{"period": self.each} | mine)
 
 
 class NewTasksCartPole(_NewTasksOf):
@@ -142,14 +140,14 @@ class NewTasksAcrobot(_NewTasksOf):
     """Acrobot in new tasks for ever, 10,000 steps each; takes what `NewTasks` and `Acrobot` take."""
 
     inner = Acrobot
-    defaults = {"period": 10_000}
+    each = 10_000
 
 
 class NewTasksPendulum(_NewTasksOf):
     """Pendulum in new tasks for ever, 10,000 steps each; takes what `NewTasks` and `Pendulum` take."""
 
     inner = Pendulum
-    defaults = {"period": 10_000}
+    each = 10_000
 
 
 def _matrices(kind: str, tasks: int, size: int, seed: int) -> np.ndarray:

@@ -20,6 +20,9 @@ _PACKAGE = __file__.rpartition("learning")[0]
 
 _NOTHING: dict[str, Any] = {}
 
+REPORTED, FAILURE, RECREATED = "rlweights.reported", "rlweights.failure", "rlweights.recreated"
+"""Keys of infos, which no environment uses by chance."""
+
 
 class RunningEpisode(NamedTuple):
     """An episode that has begun and not ended."""
@@ -82,7 +85,6 @@ class SeededEpisodes(gym.Wrapper):
         self._role = role
         self._again, self._most = again, most
         self._recreated = 0
-        self._failure = ""
         self._conformity = Conformity(env.observation_space)
         self._root, self._number, self._seed = 0, -1, 0
         self._actions: Any = None
@@ -93,18 +95,22 @@ class SeededEpisodes(gym.Wrapper):
         self._sums: dict[str, float] = {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
-        """Begins an episode: the first one of a seed, or the next one."""
+        """Begins an episode: the first one of a seed, or the next one.
+
+        Where the environment was made anew because this raised, the info says so at once: what waited for the
+        episode's end would be lost with a process that is killed before.
+        """
         if seed is None:
             self._number += 1
         else:
             self._root, self._number = seed, 0
+        told: dict[str, Any] = {}
         while True:
             try:
-                return self._begin(episode_seed(self._root, self._number), options)
+                observation, info = self._begin(episode_seed(self._root, self._number), options)
+                return observation, {**info, **told} if told else info
             except BrokenEnvironment as error:
-                if error.__cause__ is None:
-                    raise
-                self._recreate(error)
+                told = self._recreate(error)
                 self._number += 1  # what this seed has led to is not tried again
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -113,8 +119,8 @@ class SeededEpisodes(gym.Wrapper):
         try:
             outcome = self.env.step(action)
         except Exception as error:  # whatever a user's environment raises
-            self._recreate(self._raised("step", error))
-            return copied(self._observation), 0.0, False, True, self._last_info({})
+            told = self._recreate(self._raised("step", error))
+            return copied(self._observation), 0.0, False, True, told
         try:
             observation, reward, terminated, truncated, info = outcome
         except (TypeError, ValueError):
@@ -136,7 +142,8 @@ class SeededEpisodes(gym.Wrapper):
             return self._observation, reward, terminated, truncated, _NOTHING
         # A copy: an environment may give the same array again, changed by the reset that follows.
         self._observation = copied(self._observation)
-        return self._observation, reward, terminated, truncated, self._last_info(info)
+        reported = self._reported(info if isinstance(info, Mapping) else {})
+        return self._observation, reward, terminated, truncated, {REPORTED: reported}
 
     def close(self) -> None:
         """Closes the environment; what it raises then can no longer harm anything."""
@@ -169,19 +176,33 @@ class SeededEpisodes(gym.Wrapper):
     def replay_episode(self) -> Any:
         """Plays the episode `replayed` again and returns the observation that it then stands at.
 
+        An environment that raises then is made anew as often as one that is trained in, and is played in from
+        the seed again; that counts for nothing later on, since it concerns the process and not the run.
+
         Raises:
             BrokenEnvironment: If the environment does not come out where it was.
         """
         episode, self.replayed = self.replayed, None
         assert episode is not None
-        self._root, self._number, self._recreated = episode.root, episode.number, episode.recreated
+        self._root, self._number, self._recreated = episode.root, episode.number, 0
+        while True:
+            try:
+                observation = self._played_again(episode)
+                self._recreated = episode.recreated
+                return observation
+            except BrokenEnvironment as error:
+                self._recreate(error)
+
+    def _played_again(self, episode: RunningEpisode) -> Any:
         if self._counts_steps:
             self.env.set_wrapper_attr("steps_made", episode.steps_before)
         wanted, self.parameters = self.parameters, episode.parameters
         observation, _ = self._begin(episode.seed)
         self.parameters = wanted
         for step, action in enumerate(episode.actions):
-            observation, _, terminated, truncated, _ = self.step(action)
+            observation, _, terminated, truncated, told = self.step(action)
+            if FAILURE in told:
+                return self._played_again(episode)
             if terminated or truncated:
                 raise self._elsewhere(episode, f"it ended at step {step + 1}")
         if not np.array_equal(self._total, episode.total_reward, equal_nan=True):
@@ -220,15 +241,18 @@ class SeededEpisodes(gym.Wrapper):
             self.env.set_wrapper_attr(name, value)
         self._held = self.parameters
 
-    def _recreate(self, error: BrokenEnvironment) -> None:
-        """Makes the environment anew after an error, if that is wanted and has not been done too often."""
-        if self._again is None:
+    def _recreate(self, error: BrokenEnvironment) -> dict[str, Any]:
+        """Makes the environment anew after it raised, if that is wanted and has not been done too often.
+
+        Returns:
+            What is told of it.
+        """
+        if self._again is None or error.__cause__ is None:  # what it returned would not change
             raise error
         if self._recreated >= self._most:
             text = f"{error}; it was made anew {self._most} times before (environment.max_recreations)"
             raise BrokenEnvironment(text, error.details) from error
         self._recreated += 1
-        self._failure = str(error)
         with contextlib.suppress(Exception):
             self.env.close()
         try:
@@ -237,14 +261,7 @@ class SeededEpisodes(gym.Wrapper):
                 self.env.set_wrapper_attr("steps_made", self._steps_before + self._length)
         except Exception as second:  # whatever a user's environment raises
             raise self._raised("making it anew after an error", second) from second
-
-    def _last_info(self, info: Any) -> dict[str, Any]:
-        """What is told of an episode that ends."""
-        told: dict[str, Any] = {"reported": self._reported(info if isinstance(info, Mapping) else {})}
-        if self._failure:
-            told |= {"failure": self._failure, "recreated": self._recreated}
-            self._failure = ""
-        return told
+        return {FAILURE: str(error), RECREATED: self._recreated}
 
     def _keep(self, action: Any) -> None:
         if self._actions is None:

@@ -107,6 +107,14 @@ def test_the_phase_can_be_told():
     np.testing.assert_array_equal(told.matrices, environments.get("NewTasksCartPole-v1").matrices)
 
 
+def test_arguments_reach_the_new_tasks_and_the_environment():
+    made = environments.get("NewTasksPendulum-v1", tasks=7, g=3.0)
+    assert (len(made.matrices), made.period, made.environment.g) == (7, 10_000, 3.0)
+    assert environments.get("NewTasksAcrobot-v1", period=9, actions=True).period == 9
+    with pytest.raises(TypeError, match="unexpected keyword argument 'perid'"):
+        environments.get("NewTasksCartPole-v1", perid=9)
+
+
 def test_tasks_are_those_of_their_own_seed():
     one, other = (NewTasks(CartPole(), seed=seed).matrices for seed in (0, 1))
     assert np.all(np.any(one[1:] != other[1:], axis=(1, 2)))

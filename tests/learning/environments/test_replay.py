@@ -8,7 +8,14 @@ import pytest
 from gymnasium import spaces
 
 from rlweights.errors import BrokenEnvironment
-from rlweights.learning.environments.replay import SeededEpisodes, described, episode_seed
+from rlweights.learning.environments.replay import (
+    FAILURE,
+    RECREATED,
+    REPORTED,
+    SeededEpisodes,
+    described,
+    episode_seed,
+)
 
 
 class Walk(gym.Env):
@@ -39,6 +46,12 @@ class Walk(gym.Env):
         if self.noise:
             return np.frombuffer(os.urandom(2), np.uint8).astype(np.float32)
         return self.state if self.shared else self.state.copy()
+
+
+def begun(env: gym.Env, seed: int) -> SeededEpisodes:
+    made = SeededEpisodes(env, 0)
+    made.reset(seed=seed)
+    return made
 
 
 def play(env: gym.Env, actions) -> list:
@@ -134,7 +147,7 @@ def test_infos_stay_where_they_are_but_for_scalars_at_the_end():
     env = SeededEpisodes(Walk(length=3), 0, names=("profit",))
     assert env.reset(seed=0)[1] == {}
     infos = [env.step(0)[4] for _ in range(3)]
-    assert infos == [{}, {}, {"reported": {"is_success": 1.0, "profit": 2.0}}]
+    assert infos == [{}, {}, {REPORTED: {"is_success": 1.0, "profit": 2.0}}]
 
 
 def test_an_error_names_the_line_of_the_users_own_code():
@@ -154,6 +167,58 @@ def test_an_error_names_the_line_of_the_users_own_code():
     assert "self.steps" in raised.value.details
     passed_on = BrokenEnvironment(raised.value)  # as Gymnasium does between processes
     assert (str(passed_on), passed_on.details) == (str(raised.value), raised.value.details)
+
+
+class Gone(Walk):
+    """Raises in the resets and steps that a plan names, counted over all that are made."""
+
+    resets, steps_made, plan = 0, 0, ()
+
+    def reset(self, *, seed=None, options=None):
+        Gone.resets += 1
+        if ("reset", Gone.resets) in Gone.plan:
+            raise ConnectionError("gone")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        Gone.steps_made += 1
+        if ("step", Gone.steps_made) in Gone.plan:
+            raise ConnectionError("gone")
+        return super().step(action)
+
+
+def gone(*plan, most=2):
+    Gone.resets = Gone.steps_made = 0
+    Gone.plan = plan
+    env = SeededEpisodes(Gone(), 0, again=Gone, most=most)
+    env.reset(seed=3)
+    return env
+
+
+def test_a_reset_that_raised_is_told_at_once_and_the_episode_that_begins_is_whole():
+    env = gone(("reset", 2))
+    assert play(env, [0, 0, 0, 0]) == play(begun(Walk(), 3), [0, 0, 0, 0])
+    env.step(0)
+    _, told = env.reset()
+    assert told.keys() == {FAILURE, RECREATED}
+    assert [set(env.step(0)[4]) for _ in range(5)] == [set()] * 4 + [{REPORTED}]
+
+
+def test_an_environment_that_raises_while_an_episode_is_played_again_is_made_anew():
+    env = gone()
+    play(env, ACTIONS[:3])
+    expected = env.running_episode()
+    for plan in ((("step", 5),), (("reset", 2),), (("reset", 2), ("step", 6))):
+        other = gone(*plan)
+        play(other, ACTIONS[:1])
+        other.replayed = expected
+        other.replay_episode()
+        for mine, theirs in zip(other.running_episode(), expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    other = gone(("step", 2), ("step", 4), ("step", 6), most=2)
+    other.replayed = expected
+    with pytest.raises(BrokenEnvironment, match="it was made anew 2 times before"):
+        other.replay_episode()
 
 
 def test_an_error_of_a_library_alone_has_no_place():

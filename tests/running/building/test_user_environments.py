@@ -298,5 +298,33 @@ def test_run_folders_have_names_that_any_system_takes(env, name):
     assert agent_file.run_name(env).removeprefix("ALE_") == name
 
 
+class Seen(Brought):
+    """Gray pictures, if it was made to draw them."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.full((40, 40, 3), 10 * self.steps, np.uint8)
+
+
+def test_environments_that_are_seen_as_pixels_are_made_to_draw():
+    drawn = ("environment.render_mode=rgb_array", "environment.wrappers=['AddRenderObservation']")
+    made = factory(Seen, *drawn)
+    assert made.spaces()[0].shape == (40, 40, 3)
+    for evaluation in (False, True):
+        envs = made.vector(1, evaluation=evaluation)
+        envs.reset()
+        assert envs.step(np.zeros(1, int))[0].max() == 10
+        envs.close()
+    with pytest.raises(ConfigError, match="Brought takes no render_mode"):
+        factory(Brought, *drawn).spaces()
+    with pytest.raises(ConfigError, match="render"):
+        factory(Seen, drawn[1]).spaces()
+
+
 def test_an_id_with_its_module_is_prepared_like_the_id():
     assert agent_file.for_environment("ale_py:ALE/Breakout-v5").environment.wrappers
