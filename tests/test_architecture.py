@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"weights"},
     "weights.interventions": {
         *("weights.interventions.base", "weights.interventions.feedback", "weights.interventions.schedules"),
-        *("weights.arrays", "weights.keras_internals", "weights.prng", "weights.selection"),
+        *("weights.arrays", "weights.branches", "weights.keras_internals", "weights.prng"),
+        "weights.selection",
     },
     # Ring 2: arrays in, arrays out.
     "learning": {"learning", "weights"},

@@ -69,3 +69,11 @@ def global_seed() -> int | None:
     from keras.src.utils.rng_utils import get_random_seed
 
     return get_random_seed()
+
+
+def present_values() -> dict[int, Any]:
+    """Returns the values that variables have in the present `StatelessScope`, by identity; empty outside."""
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    scope = get_stateless_scope()
+    return {} if scope is None else dict(scope.state_mapping)

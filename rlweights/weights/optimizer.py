@@ -10,6 +10,7 @@ from keras import ops
 
 from rlweights.weights import keras_internals, nonfinite, slots
 from rlweights.weights.arrays import Tensor, Variable
+from rlweights.weights.branches import only_if
 from rlweights.weights.compilation import as_written
 from rlweights.weights.delegation import DelegatingOptimizer
 from rlweights.weights.exchange import Exchange, Exchanging
@@ -36,7 +37,9 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     *Live* weights, the model's own variables, are what losses and rollouts see; *clean* weights are what
     the inner optimizer, kept interventions, evaluations and checkpoints see: live = clean + offsets. One
     step restores the clean weights by copy (subtraction drifts), lets the inner optimizer step, applies
-    the "after_step" rules in list order, and puts the offsets back.
+    the "after_step" rules in list order, and puts the offsets back. Where the inner optimizer accumulates
+    gradients, "after_step" rules act on, and count, its updates; "during_gradient" rules draw for each micro
+    batch.
 
     Without rules it equals the inner optimizer bit for bit. It follows the contract of Keras'
     `LossScaleOptimizer`, works in `model.compile` with `jit_compile` on and off, and saves with the model.
@@ -56,8 +59,8 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: If `inner` keeps its own EMA, accumulates gradients or scales the loss, if two rules have
-            one name, or in a `tf.distribute` strategy of several replicas.
+        ValueError: If `inner` keeps its own EMA or scales the loss, if two rules have one name, or in a
+            `tf.distribute` strategy of several replicas.
 
     Examples:
         >>> optimizer = InterventionOptimizer(keras.optimizers.Adam(1e-3), [])
@@ -196,10 +199,19 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         self._offsets.restore()
         self.inner.apply(grads, trainable_variables)
         given = None if trainable_variables is None else {id(v) for v in trainable_variables}
-        for rule in self._placed("after_step"):
-            rule.apply(step, given)
+
+        def rewrite() -> None:
+            for rule in self._placed("after_step"):
+                rule.apply(step, given)
+
+        if self.inner.gradient_accumulation_steps:  # a micro batch is no step: nothing was updated
+            ahead = ops.copy(self.inner.iterations)
+            only_if(ops.not_equal(ahead, step), rewrite)
+        else:
+            ahead = step + 1
+            rewrite()
         self._offsets.keep()
-        self._offsets.draw("during_gradient", step + 1)
+        self._offsets.draw("during_gradient", ahead)
         self._offsets.put_back()
 
     def _placed(self, placement: str) -> list[Intervention]:
@@ -426,9 +438,4 @@ def _refuse(inner: Any) -> None:
         raise ValueError(
             "`use_ema=True` on the inner optimizer averages weights before the rules have acted (a clipped "
             "weight's average would leave its bound). Use the rule `Averaging` as the last one instead."
-        )
-    if inner.gradient_accumulation_steps:
-        raise ValueError(
-            "`gradient_accumulation_steps` on the inner optimizer steps without updating weights, and the "
-            "rules would act on each of those. Accumulate gradients before `apply` instead."
         )

@@ -74,3 +74,10 @@ def test_the_cell_of_convolutional_lstm_layers():
 def test_the_global_seed():
     keras.utils.set_random_seed(123)
     assert keras_internals.global_seed() == 123
+
+
+def test_present_values_of_a_stateless_scope():
+    variable = keras.Variable(1.0)
+    assert keras_internals.present_values() == {}
+    with keras.StatelessScope([(variable, keras.ops.ones(()))]):
+        assert set(keras_internals.present_values()) == {id(variable)}

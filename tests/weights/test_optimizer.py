@@ -19,7 +19,6 @@ from support.keras_models import MODES, assert_same, data, in_mode, small_model,
     ("inner", "says"),
     [
         (lambda: keras.optimizers.Adam(use_ema=True), "Averaging"),
-        (lambda: keras.optimizers.Adam(gradient_accumulation_steps=2), "Accumulate gradients before"),
         (
             lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
             r"LossScaleOptimizer\(InterventionOptimizer",

@@ -10,6 +10,7 @@ from keras import ops
 
 from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.branches import only_if
 from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.interventions.schedules import formatted, strength
 from rlweights.weights.keras_internals import global_seed
@@ -342,11 +343,8 @@ class Intervention:
             self._record(before, _values(self.variables), step)
         else:
             # What nobody looks at need not be measured: at small batches measuring costs more than the rule.
-            ops.cond(
-                ops.equal(ops.mod(step + 1, every), 0),
-                lambda: self._record(before, _values(self.variables), step),
-                lambda: None,
-            )
+            due = ops.equal(ops.mod(step + 1, every), 0)
+            only_if(due, lambda: self._record(before, _values(self.variables), step))
         self._finish(step)
 
     def offsets(self, step: Scalar) -> list[tuple[Variable, Tensor]]:
