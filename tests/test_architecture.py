@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"weights"},
     "weights.interventions": {
         *("weights.interventions.base", "weights.interventions.feedback", "weights.interventions.schedules"),
+        *("weights.interventions.configuration", "weights.interventions.context"),
         *("weights.arrays", "weights.branches", "weights.keras_internals", "weights.prng"),
         "weights.selection",
     },
@@ -297,6 +298,8 @@ TESTED_ELSEWHERE = {
     "learning.loops.base": "learning/loops/test_host.py",
     # What all of a family have in common, and that each of them does: one battery.
     "weights.interventions.base": "weights/interventions/test_all_rules.py",
+    "weights.interventions.configuration": "weights/interventions/test_all_rules.py",
+    "weights.interventions.context": "weights/interventions/test_all_rules.py",
     "learning.algorithms.base": "learning/test_algorithms.py",
     "learning.algorithms.a2c": "learning/test_algorithms.py",
     "learning.algorithms.ppo": "learning/test_algorithms.py",

@@ -3,8 +3,9 @@
 import difflib
 
 from rlweights.weights.interventions.averaging import Averaging
-from rlweights.weights.interventions.base import PLACEMENTS, Intervention, snake_case
+from rlweights.weights.interventions.base import PLACEMENTS, Intervention
 from rlweights.weights.interventions.clipping import Clipping
+from rlweights.weights.interventions.configuration import snake_case
 from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.interventions.increment import Increment
 from rlweights.weights.interventions.noise import AdaptiveNoise, Noise

@@ -1,25 +1,24 @@
 """The one concept: a rule that rewrites weights inside the compiled training step."""
 
-import inspect
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.branches import only_if
+from rlweights.weights.interventions.configuration import Configured, snake_case
+from rlweights.weights.interventions.context import Context
 from rlweights.weights.interventions.feedback import Feedback
-from rlweights.weights.interventions.schedules import formatted, strength
 from rlweights.weights.keras_internals import global_seed
 from rlweights.weights.selection import Selector, kernels_and_biases, select
 
 PLACEMENTS = ("after_step", "during_gradient", "during_iteration", "after_iteration")
 
 
-class Intervention:
+class Intervention(Configured, Context):
     """A rule that rewrites weights inside the compiled training step.
 
     A subclass implements one pure method of one weight: `update` returns its new value (and is written
@@ -50,28 +49,6 @@ class Intervention:
     metric_names: Sequence[str] = ()
     """Names of the metrics that `observe` returns besides `relative_change`; `build` may set others."""
 
-    def __new__(cls, *args: Any, **kwargs: Any):
-        """Remembers the arguments: `get_config` gives them back, so no rule has to write its own."""
-        self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
-        self._arguments = dict(list(bound.arguments.items())[1:])
-        for each in bound.signature.parameters.values():
-            if each.kind is each.VAR_KEYWORD:
-                self._arguments |= self._arguments.pop(each.name, {})
-        return self
-
-    def __reduce__(self) -> Any:
-        return _made, (type(self), self._arguments)
-
-    def __deepcopy__(self, memo: Any) -> "Intervention":  # layers in the arguments stay themselves
-        return _made(type(self), self._arguments)
-
-    def __init_subclass__(cls, **kwargs: Any):
-        """Registers the rule with Keras, so that models which use it save and load."""
-        super().__init_subclass__(**kwargs)
-        package = "rlweights" if cls.__module__.startswith("rlweights.") else cls.__module__
-        keras.saving.register_keras_serializable(package=package)(cls)
-
     def __init__(
         self,
         on: Any = None,
@@ -80,6 +57,7 @@ class Intervention:
         name: str | None = None,
         seed: int | None = None,
     ):
+        Context.__init__(self)
         if type(self).update is Intervention.update and type(self).delta is Intervention.delta:
             raise TypeError(f"{type(self).__name__} must implement `update` or `delta`.")
         both = type(self).update is not Intervention.update and type(self).delta is not Intervention.delta
@@ -96,12 +74,7 @@ class Intervention:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
             raise ValueError(f"`name` takes letters, digits and _ . - only. Received: {name!r}")
         self.seed = (global_seed() or 0) if seed is None else seed
-        self.variables: list[Any] = []
-        self.all_variables: list[Any] = []
         self.metrics: dict[str, Any] = {}
-        self._places: dict[int, int] = {}
-        self._owner: Any = None
-        self._applications: Any = None
 
     # What a rule writes ---------------------------------------------------------------------------
 
@@ -141,130 +114,7 @@ class Intervention:
         """Returns the scalars `metric_names`, given all selected weights before and after the rule."""
         return {}
 
-    # What a rule may use --------------------------------------------------------------------------
-
-    def strength(self, value: Any, argument: str, minimum: float | None = None) -> Callable:
-        """Makes a function of the step of a number, a schedule or a `Feedback`."""
-        return strength(value, argument, minimum)
-
-    def add_variable(
-        self,
-        name: str,
-        *,
-        shape: Sequence[int] = (),
-        like: Any = None,
-        initial: Any = 0.0,
-        dtype: str | None = None,
-    ) -> Variable:
-        """Creates a state variable that is saved with the optimizer.
-
-        Args:
-            name: Its name within the rule.
-            shape: Its shape, unless `like` is given.
-            like: A weight whose shape and dtype to take.
-            initial: Number or array of the initial value.
-            dtype: Its dtype; float32 if None and no `like`.
-        """
-        if self._owner is None:
-            raise RuntimeError(f"{self.name}: `add_variable` may only be called in `build`.")
-        if like is not None:
-            shape, dtype = like.shape, like.dtype
-            name = f"{like.path.replace('/', '_')}_{name}"
-        return self._owner.add_variable(
-            shape=shape,
-            initializer=lambda shape, dtype: ops.broadcast_to(ops.cast(initial, dtype), shape),
-            dtype=dtype or "float32",
-            name=f"{self.name}_{name}",
-        )
-
-    def feedback(self, name: str, initial: Any = 0.0) -> Feedback:
-        """Declares that the rule reads the feedback `name`; only in `build`. Call it to read it."""
-        source = Feedback(name, initial)
-        self._owner.feedback.bind(source)
-        return source
-
-    def normal(self, weight: Variable, step: Scalar, stream: str = "") -> Tensor:
-        """Draws standard normal noise shaped like `weight`: fresh numbers at each application.
-
-        Args:
-            weight: The weight, whose shape and dtype the noise has.
-            step: Scalar integer tensor; counts the draws of a rule that no optimizer was built with.
-            stream: Names the draw, where a rule makes several that must be independent.
-        """
-        return self._drawn(prng.normal, weight, step, stream)
-
-    def uniform(
-        self, weight: Variable, step: Scalar, low: float = 0.0, high: float = 1.0, stream: str = ""
-    ) -> Tensor:
-        """Draws uniform noise on [low, high) shaped like `weight` (other arguments as `normal`).
-
-        The numbers are those of float32; in a dtype of fewer digits one may be rounded to `high`.
-        """
-
-        def draw(*where: Any) -> Tensor:
-            return prng.uniform(*where, low, high)  # pyright: ignore[reportCallIssue]
-
-        return self._drawn(draw, weight, step, stream)
-
-    def _drawn(self, draw: Callable[..., Tensor], weight: Variable, step: Scalar, stream: str) -> Tensor:
-        counter = step if self._applications is None else self._applications
-        noise = draw(weight.shape, self.seed, self.stream_of(weight, stream), counter)
-        return ops.cast(noise, weight.dtype)
-
-    def stream_of(self, weight: Variable, stream: str = "") -> str:
-        """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
-        return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
-
-    def inputs_of(self, weight: Variable) -> tuple[int, ...]:
-        """Returns the axes of the kernel of `weight` that are summed over in one unit, as its layer says.
-
-        Raises:
-            ValueError: If the layer does not say. Without an optimizer it is all axes but the last.
-        """
-        if self._owner is None:
-            return tuple(range(len(weight.shape) - 1))
-        return self._part_of(weight).inputs
-
-    def kernel_of(self, weight: Variable) -> Variable:
-        """Returns the kernel with which `weight` makes a unit: itself, or of a bias its layer's.
-
-        Raises:
-            ValueError: If the layer owns no kernel, or is of a kind that is not known.
-        """
-        part = self._part_of(weight)
-        return weight if part.kernel is None else part.kernel
-
-    def fan_in(self, weight: Variable) -> int:
-        """Returns the number of inputs of a unit of the layer that owns `weight` (errors as `kernel_of`)."""
-        return self._part_of(weight).fan_in
-
-    def is_bias(self, weight: Variable) -> bool:
-        """Whether `weight` is added to units whose kernel is another weight."""
-        if self._owner is None:
-            return len(weight.shape) < 2
-        part = self._owner.anatomy.part(weight)
-        return len(weight.shape) < 2 if part is None else not part.is_kernel
-
-    def layer_of(self, weight: Variable) -> str:
-        """Returns the path of the layer of `weight`; of several with one path later ones are numbered."""
-        return self._owner.anatomy.layer_name(weight)
-
-    def _part_of(self, weight: Variable) -> Any:
-        try:
-            return self._owner.anatomy.known_part(weight)
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
-
-    def selected(self) -> list[str]:
-        """Returns the paths of the weights that the rule selects; empty before the optimizer is built."""
-        return [variable.path for variable in self.variables]
-
     # What the optimizer calls ---------------------------------------------------------------------
-
-    @property
-    def owner(self) -> Any:
-        """The optimizer that the rule was built with; None before."""
-        return self._owner
 
     def bind(self, owner: Any, variables: Sequence[Variable], chosen: Sequence[int] | None = None) -> None:
         """Resolves the selection and creates all state.
@@ -396,43 +246,6 @@ class Intervention:
         self.finish(step)
         self._applications.assign_add(1)
 
-    # Saving and printing --------------------------------------------------------------------------
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, serialized."""
-        config = dict(self._arguments)
-        if config.get("seed") is None and self.seed != 0:
-            config["seed"] = self.seed
-        if "on" in config:
-            if "predicate(" in repr(self.on):
-                raise ValueError(f"{self.name}: `on={self.on!r}` is a function and cannot be saved.")
-            config["on"] = self.on.expression()
-        return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Intervention":
-        """Makes the rule that `get_config` described."""
-        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
-
-    def describe(self) -> str:
-        """The rule in one line for people: its name, what it does with which number, and to what."""
-        arguments = {k: v for k, v in self._arguments.items() if k not in ("on", "name", "seed")}
-        shown = [f"{k} {v if isinstance(v, str) else formatted(v)}" for k, v in arguments.items()]
-        head = f"{self.name} ({', '.join(shown)})" if shown else self.name
-        count = f" ({len(self.variables)} of {len(self.all_variables)} weights)" if self.variables else ""
-        return f"{head} on {self.on!r}{count}"
-
-    def __repr__(self):
-        shown = {k: v for k, v in self._arguments.items() if k != "on"}
-        arguments = [f"{k}={formatted(v)}" for k, v in shown.items()]
-        if "on" in self._arguments:
-            arguments.append(f"on={self.on!r}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
-
-def _made(rule: type[Intervention], arguments: Mapping[str, Any]) -> Intervention:
-    return rule(**arguments)
-
 
 def _values(variables: Sequence[Any]) -> list[Any]:
     """The present values, as copies: `convert_to_tensor` of a variable is the variable, read later."""
@@ -441,8 +254,3 @@ def _values(variables: Sequence[Any]) -> list[Any]:
 
 KERNELS_AND_BIASES = kernels_and_biases()
 """What rules touch unless told otherwise: no normalization, no embeddings, no log standard deviations."""
-
-
-def snake_case(name: str) -> str:
-    """Turns a class name into the name that agent files and metrics use."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

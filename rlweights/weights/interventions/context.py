@@ -1,0 +1,146 @@
+"""What a rule may use: strengths, state, feedback, random draws, and the layers of its weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+from rlweights.weights import prng
+from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.interventions.feedback import Feedback
+from rlweights.weights.interventions.schedules import strength
+
+
+class Context:
+    """What the optimizer offers the rules that are built with it."""
+
+    name: str
+    seed: int
+
+    def __init__(self) -> None:
+        self.variables: list[Any] = []
+        self.all_variables: list[Any] = []
+        self._places: dict[int, int] = {}
+        self._owner: Any = None
+        self._applications: Any = None
+
+    @property
+    def owner(self) -> Any:
+        """The optimizer that the rule was built with; None before."""
+        return self._owner
+
+    def strength(self, value: Any, argument: str, minimum: float | None = None) -> Callable:
+        """Makes a function of the step of a number, a schedule or a `Feedback`."""
+        return strength(value, argument, minimum)
+
+    def add_variable(
+        self,
+        name: str,
+        *,
+        shape: Sequence[int] = (),
+        like: Any = None,
+        initial: Any = 0.0,
+        dtype: str | None = None,
+    ) -> Variable:
+        """Creates a state variable that is saved with the optimizer.
+
+        Args:
+            name: Its name within the rule.
+            shape: Its shape, unless `like` is given.
+            like: A weight whose shape and dtype to take.
+            initial: Number or array of the initial value.
+            dtype: Its dtype; float32 if None and no `like`.
+        """
+        if self._owner is None:
+            raise RuntimeError(f"{self.name}: `add_variable` may only be called in `build`.")
+        if like is not None:
+            shape, dtype = like.shape, like.dtype
+            name = f"{like.path.replace('/', '_')}_{name}"
+        return self._owner.add_variable(
+            shape=shape,
+            initializer=lambda shape, dtype: ops.broadcast_to(ops.cast(initial, dtype), shape),
+            dtype=dtype or "float32",
+            name=f"{self.name}_{name}",
+        )
+
+    def feedback(self, name: str, initial: Any = 0.0) -> Feedback:
+        """Declares that the rule reads the feedback `name`; only in `build`. Call it to read it."""
+        source = Feedback(name, initial)
+        self._owner.feedback.bind(source)
+        return source
+
+    def normal(self, weight: Variable, step: Scalar, stream: str = "") -> Tensor:
+        """Draws standard normal noise shaped like `weight`: fresh numbers at each application.
+
+        Args:
+            weight: The weight, whose shape and dtype the noise has.
+            step: Scalar integer tensor; counts the draws of a rule that no optimizer was built with.
+            stream: Names the draw, where a rule makes several that must be independent.
+        """
+        return self._drawn(prng.normal, weight, step, stream)
+
+    def uniform(
+        self, weight: Variable, step: Scalar, low: float = 0.0, high: float = 1.0, stream: str = ""
+    ) -> Tensor:
+        """Draws uniform noise on [low, high) shaped like `weight` (other arguments as `normal`).
+
+        The numbers are those of float32; in a dtype of fewer digits one may be rounded to `high`.
+        """
+
+        def draw(*where: Any) -> Tensor:
+            return prng.uniform(*where, low, high)  # pyright: ignore[reportCallIssue]
+
+        return self._drawn(draw, weight, step, stream)
+
+    def _drawn(self, draw: Callable[..., Tensor], weight: Variable, step: Scalar, stream: str) -> Tensor:
+        counter = step if self._applications is None else self._applications
+        noise = draw(weight.shape, self.seed, self.stream_of(weight, stream), counter)
+        return ops.cast(noise, weight.dtype)
+
+    def stream_of(self, weight: Variable, stream: str = "") -> str:
+        """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
+        return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
+
+    def inputs_of(self, weight: Variable) -> tuple[int, ...]:
+        """Returns the axes of the kernel of `weight` that are summed over in one unit, as its layer says.
+
+        Raises:
+            ValueError: If the layer does not say. Without an optimizer it is all axes but the last.
+        """
+        if self._owner is None:
+            return tuple(range(len(weight.shape) - 1))
+        return self._part_of(weight).inputs
+
+    def kernel_of(self, weight: Variable) -> Variable:
+        """Returns the kernel with which `weight` makes a unit: itself, or of a bias its layer's.
+
+        Raises:
+            ValueError: If the layer owns no kernel, or is of a kind that is not known.
+        """
+        part = self._part_of(weight)
+        return weight if part.kernel is None else part.kernel
+
+    def fan_in(self, weight: Variable) -> int:
+        """Returns the number of inputs of a unit of the layer that owns `weight` (errors as `kernel_of`)."""
+        return self._part_of(weight).fan_in
+
+    def is_bias(self, weight: Variable) -> bool:
+        """Whether `weight` is added to units whose kernel is another weight."""
+        if self._owner is None:
+            return len(weight.shape) < 2
+        part = self._owner.anatomy.part(weight)
+        return len(weight.shape) < 2 if part is None else not part.is_kernel
+
+    def layer_of(self, weight: Variable) -> str:
+        """Returns the path of the layer of `weight`; of several with one path later ones are numbered."""
+        return self._owner.anatomy.layer_name(weight)
+
+    def _part_of(self, weight: Variable) -> Any:
+        try:
+            return self._owner.anatomy.known_part(weight)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
+    def selected(self) -> list[str]:
+        """Returns the paths of the weights that the rule selects; empty before the optimizer is built."""
+        return [variable.path for variable in self.variables]
