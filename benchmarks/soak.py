@@ -1,6 +1,6 @@
 """Kills training runs at random moments, resumes them, and compares them with runs that were not killed.
 
-    python benchmarks/soak.py [--kills 30] [--agents NAME ...] [--seed 0]
+    python benchmarks/soak.py [--kills 30] [--agents NAME ...] [--seed 0] [--at-once N]
 
 Every agent is first trained once without interruption. Then it is trained again in processes that are sent
 SIGKILL at random moments, anywhere from the start of Python to the last write, and resumed each time, until
@@ -35,6 +35,8 @@ from rlweights.running.config import agent_file
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.saving import checkpoint_file
 from rlweights.running.saving.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parents[1]
 
 CLIPPING = {"rule": "clipping", "bound": 2.0, "on": "kind('kernel', 'bias')"}
 NOISE = {"rule": "adaptive_noise", "target": 0.01, "initial_stddev": 0.05}
@@ -107,6 +109,34 @@ AGENTS: dict[str, dict[str, Any]] = {
         "algorithm": PPO,
         "interventions": [CLIPPING, NOISE],
     },
+    "season": {  # a user's class: two episodes of 3,000 steps each, checkpoints every 512 of them
+        "environment": {"id": "support.user_simulators:Season", "num_envs": 2},
+        "algorithm": PPO,
+        "interventions": [NOISE],
+    },
+    "cheetah": {
+        "environment": {"id": "HalfCheetah-v5", "num_envs": 2, **EVERYTHING},
+        "algorithm": PPO | {"n_steps": 128},
+        "budget": {"total_timesteps": 6_144},
+        "evaluation": {"episodes": 1, "final_episodes": 1},
+        "interventions": [CLIPPING, NOISE],
+    },
+    "atari": {  # images, learned from without XLA; evaluated by drawn actions
+        "environment": {
+            "id": "ALE/Breakout-v5",
+            "num_envs": 2,
+            "kwargs": {"frameskip": 1},
+            "wrappers": ["AtariPreprocessing", {"name": "FrameStackObservation", "stack_size": 4}],
+            "normalize_rewards": True,
+        },
+        "algorithm": PPO | {"n_epochs": 1},
+        "network": {"shared": True, "activation": "relu"},
+        "budget": {"total_timesteps": 1_536},
+        "checkpoint": {"every": 128},
+        "evaluation": {"deterministic": False, "every": 512, "episodes": 1, "final_episodes": 1}
+        | {"max_episode_steps": 200},
+        "interventions": [CLIPPING],
+    },
     "pooled": {
         "environment": {
             "id": "CartPole-v1",
@@ -121,10 +151,11 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 """What is trained: all backends, all algorithms, rules with states of their own, and episodes of all kinds.
 
-Episodes of `long`, and of `asynchronous`, are longer than the distance of two checkpoints.
+Episodes of `long`, `asynchronous`, `season`, `cheetah`, and most of `atari`, are longer than the distance of
+two checkpoints.
 """
 
-NEEDS = {"pooled": "envpool"}
+NEEDS = {"pooled": "envpool", "atari": "ale_py", "cheetah": "mujoco"}
 """Packages that agents need, and that are no part of the tests' installation."""
 
 COMMON: dict[str, Any] = {
@@ -158,6 +189,8 @@ def process(arguments: Sequence[str]) -> subprocess.Popen[str]:
     """Starts a training process, in a session of its own so that its workers can be killed with it."""
     return subprocess.Popen(
         [sys.executable, "-m", "rlweights.train", *arguments, "--quiet"],
+        cwd=ROOT / "tests",  # environments are imported from there
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -293,16 +326,19 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Soaks the agents, as many at once as there are cores; returns the exit code."""
+    """Soaks the agents, some at once; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=30, help="how many, over all agents")
     parser.add_argument("--agents", nargs="+", choices=list(AGENTS), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument(
+        "--at-once", type=int, default=os.cpu_count(), metavar="N", help="agents, side by side"
+    )
     options = parser.parse_args(arguments)
     names = options.agents or trainable()
     share, rest = divmod(options.kills, len(names))
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, ThreadPoolExecutor(options.at_once) as pool:
         futures = [
             pool.submit(soak, name, share + (i < rest), Path(folder), options.seed)
             for i, name in enumerate(names)

@@ -1,6 +1,7 @@
 """Speed of whole training loops, against peers, in one run on one machine.
 
     python benchmarks/speed.py --peers PEERS_PYTHON [--cleanrl CHECKOUT] [--repetitions 5] [--only NAME ...]
+    python benchmarks/speed.py --earlier CHECKOUT [--repetitions 5] [--only NAME ...]
 
 PEERS_PYTHON is a Python with stable-baselines3, sbx-rl, rejax and mujoco installed (they need other versions
 than ours: give them an environment of their own), and with tyro and tensorboard for a checkout of CleanRL.
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+EARLIER = "earlier:"
+"""Begins the contenders that an earlier version of this repository measures."""
+
 EQUAL = {"env": "CartPole-v1", "n_epochs": 4, "zoo": False, "warm_up": 20_000, "iterations_per_call": 16}
 MUJOCO = {"env": "HalfCheetah-v5", "batch_size": 64, "n_epochs": 10, "zoo": False, "warm_up": 4_096}
 ZOO = {
@@ -99,15 +103,34 @@ SCENES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
 }
 
 
-def measure(contender: str, what: str, settings: dict[str, Any], peers: str) -> float | None:
-    """Runs one contender once, in its own process; after a colon stands another vectorisation."""
-    contender, _, vectorization = contender.partition(":")
+def _pair(settings: dict[str, Any], vectorization: str) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
+    """A scene of two versions of this repository."""
+    contender = f"gymnasium:{vectorization}"
+    return "speed", settings, [("the earlier version", f"{EARLIER}{contender}"), ("this one", contender)]
+
+
+CARTPOLE = EQUAL | {"num_envs": 8, "n_steps": 128, "batch_size": 256, "env_steps": 200_000}
+CHEETAH = MUJOCO | {"num_envs": 8, "n_steps": 256, "env_steps": 40_960}
+VERSIONS: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
+    "CartPole-v1, sync": _pair(CARTPOLE, "sync"),
+    "CartPole-v1, its vector version": _pair(CARTPOLE, "vector_entry_point"),
+    "HalfCheetah-v5, sync": _pair(CHEETAH, "sync"),
+    "HalfCheetah-v5, async": _pair(CHEETAH, "async"),
+}
+
+
+def measure(contender: str, what: str, settings: dict[str, Any], peers: str, earlier: Path) -> float | None:
+    """Runs one contender once, in its own process; after a colon stands another vectorization."""
+    checkout = earlier if contender.startswith(EARLIER) else HERE.parent
+    contender, _, vectorization = contender.removeprefix(EARLIER).partition(":")
     settings = settings | ({"vectorization": vectorization} if vectorization else {})
     ours = contender.startswith(("tensorflow", "gymnasium", "envpool"))
     script, python = ("ours.py", sys.executable) if ours else ("peers.py", peers)
     environment = os.environ | {"BENCHMARK_START": str(time.time()), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if ours:
+        environment["PYTHONPATH"] = str(checkout)
     process = subprocess.run(
-        [python, str(HERE / script), contender, what, json.dumps(settings)],
+        [python, str(checkout / "benchmarks" / script), contender, what, json.dumps(settings)],
         env=environment,
         capture_output=True,
         text=True,
@@ -121,13 +144,19 @@ def measure(contender: str, what: str, settings: dict[str, Any], peers: str) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--peers", required=True, help="Python of an environment with the peers")
+    against = parser.add_mutually_exclusive_group(required=True)
+    against.add_argument("--peers", default="", help="Python of an environment with the peers")
+    against.add_argument("--earlier", type=Path, help="a checkout of an earlier version of this repository")
     parser.add_argument("--cleanrl", help="a checkout of CleanRL; without it, it is left out")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--only", nargs="*", default=list(SCENES), choices=list(SCENES))
+    parser.add_argument("--only", nargs="*", choices=[*SCENES, *VERSIONS])
     arguments = parser.parse_args()
-    for scene in arguments.only:
-        what, settings, contenders = SCENES[scene]
+    scenes = SCENES if arguments.peers else VERSIONS
+    earlier = (arguments.earlier or HERE.parent).resolve()
+    for scene in arguments.only or scenes:
+        if scene not in scenes:
+            parser.error(f"--only: {scene!r} is no scene of these; there are: {', '.join(scenes)}")
+        what, settings, contenders = scenes[scene]
         settings = settings | {"cleanrl": arguments.cleanrl}
         if arguments.cleanrl is None:
             contenders = [each for each in contenders if each[1] != "cleanrl"]
@@ -135,7 +164,7 @@ def main() -> None:
         for repetition in range(arguments.repetitions):
             for name, contender in contenders:
                 given = settings | {"seed": repetition}
-                figures[name].append(measure(contender, what, given, arguments.peers))
+                figures[name].append(measure(contender, what, given, arguments.peers, earlier))
         report(scene, what, figures)
 
 

@@ -1,13 +1,15 @@
-"""Tries every environment of a file through the command line, and prints what became of each.
+"""Tries environments as users bring them through the command line, and prints what became of each.
 
-    python benchmarks/user_environments.py FILE [CLASS ...] [--before PAGE] [--set CLASS:KEY=VALUE ...]
+    python benchmarks/user_environments.py [CLASS ...] [--files FILE ...] [--folder FOLDER] [--before PAGE]
 
-Each `gymnasium.Env` that the file defines is trained in a process of its own,
-`python -m rlweights.train --env FILE:CLASS -n 4096`, with defaults but a short last evaluation; each class
-that `--set` names is trained once more, with those keys. Prints a Markdown table: the environment, how it
-ended, and the line that the command said. `--before` is a page with such a table, whose second column, what
-an earlier version did, is taken over. Exits with 1 if any process said more than a line about what went
-wrong, or took too long.
+Each `gymnasium.Env` that the files define is trained in a process of its own,
+`python -m rlweights.train --env FILE:CLASS`, for 4,096 steps and with a short last evaluation, otherwise with
+defaults, or with what the file's `SETTINGS` say. Prints a Markdown table: the environment, what it brings,
+the exit code, and the last line that the command said.
+
+`--before PAGE` takes over what such a table says of an earlier version. `--package CHECKOUT --by-id` prints
+one: the package of that checkout trains in environments that are registered by an id. Exits with 1 if a
+process said more than a line about what went wrong, or took too long.
 """
 
 import argparse
@@ -19,11 +21,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import gymnasium as gym
+
+ROOT = Path(__file__).parents[1]
+FILES = ["support/user_environments.py", "support/user_simulators.py"]
+"""The environments that docs/user-environments.md is about, in the folder `tests`."""
 
 SHORT = {
     "budget.total_timesteps": "4096",
@@ -32,8 +39,17 @@ SHORT = {
 }
 """What differs from the defaults: less is waited for."""
 
-PATIENCE = 300.0
-"""Seconds that a process may take."""
+REGISTRATION = """
+import sys
+
+import gymnasium
+
+sys.path.insert(0, {folder!r})
+from {module} import {name}
+
+gymnasium.register("{name}-v0", {name})
+"""
+"""A module that registers an environment, for versions that know ids alone."""
 
 
 class Ending(NamedTuple):
@@ -45,102 +61,146 @@ class Ending(NamedTuple):
     clean: bool
     """Whether it said one line about what went wrong, and no traceback."""
 
-    def cells(self) -> str:
-        """The ending as two cells of a Markdown table."""
-        names = {0: "trained", 2: "refused", 3: "stopped", None: "no end"}
-        name = names.get(self.code, f"exit code {self.code}") + ("" if self.clean else ", traceback")
-        return f"{name} | {self.line.replace('|', chr(92) + '|')}"
+    def cell(self) -> str:
+        """The ending as a cell of a Markdown table."""
+        code = "no end" if self.code is None else str(self.code)
+        line = self.line if len(self.line) <= 240 else f"{self.line[:240]}..."
+        escaped = re.sub(r"([|*_<])", r"\\\1", line)
+        return f"**{code}** {'' if self.clean else '(no clean line) '}{escaped}"
 
 
-def classes(file: Path) -> list[str]:
-    """The environments that a file defines, in its order."""
-    sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    found = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, gym.Env)]
-    own = {name: getattr(module, name) for name in found}
-    return [n for n, v in own.items() if v.__module__ == file.stem and v.__name__ == n]
-
-
-def trained(environment: str, folder: Path, changes: Sequence[str] = ()) -> Ending:
-    """Trains in an environment, in a process of its own.
+class Trials:
+    """Trains in environments, each in a process of its own.
 
     Args:
-        environment: What `--env` is.
-        folder: What relative files are relative to.
-        changes: Keys of the agent file, KEY=VALUE.
+        folder: The current folder of the processes.
+        package: The checkout whose package trains.
+        by_id: Whether environments are registered, and found by an id.
+        patience: Seconds that a process may take.
     """
-    words = [word for k, v in SHORT.items() for word in ("--set", f"{k}={v}")]
-    words += [word for each in changes for word in ("--set", each)]
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "rlweights.train", "--env", environment, "--runs", runs, *words]
+
+    def __init__(self, folder: Path, package: Path, by_id: bool, patience: float):
+        self._folder, self._package, self._by_id, self._patience = folder, package, by_id, patience
+
+    def train(self, file: str, name: str, changes: Sequence[str]) -> Ending:
+        """Trains in one environment.
+
+        Args:
+            file: The Python file that defines it.
+            name: Its class.
+            changes: Keys of the agent file, KEY=VALUE.
+        """
+        with tempfile.TemporaryDirectory() as runs:
+            if self._by_id:
+                module = file.removesuffix(".py").replace("/", ".")
+                source = REGISTRATION.format(folder=str(self._folder), module=module, name=name)
+                Path(runs, "registration.py").write_text(source, encoding="utf-8")
+                return self._ended(f"registration:{name}-v0", Path(runs), runs, changes)
+            return self._ended(f"{file}:{name}", self._folder, runs, changes)
+
+    def _ended(self, environment: str, folder: Path, runs: str, changes: Sequence[str]) -> Ending:
+        words = [word for k, v in SHORT.items() for word in ("--set", f"{k}={v}")]
+        words += [word for each in changes for word in ("--set", each)]
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "rlweights.train", "--env", environment, "--runs", runs, *words],
             cwd=folder,
-            env=variables,
+            env=os.environ | {"PYTHONPATH": str(self._package), "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # so that workers can be ended with it
         )
         try:
-            output, errors = process.communicate(timeout=PATIENCE)
+            output, errors = process.communicate(timeout=self._patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            return Ending(None, f"killed after {PATIENCE:g} seconds", clean=False)
+            return Ending(None, f"killed after {self._patience:g} seconds", clean=False)
+        line, clean = last_line(process.returncode, output, errors)
+        line = re.sub(re.escape(runs) + r"[^ ]*?/\d+-\d+(T[\d:]+|-\d+)", "RUN", line)
+        return Ending(process.returncode, line.replace(f"{folder}{os.sep}", ""), clean)
+
+
+def last_line(code: int, output: str, errors: str) -> tuple[str, bool]:
+    """Returns what a process said of its end, and whether that was one line of what went wrong."""
     clean = "Traceback" not in output + errors
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
-    if process.returncode == 0:
+    if code == 0:
         said = re.findall(r"^reached +.*", output, re.MULTILINE) or ["no evaluation"]
     elif not said:
         said = [line for line in (errors.splitlines() or output.splitlines()) if line.strip()] or [""]
         clean = False
-    line = re.sub(r" +", " ", said[-1].removeprefix("error: ").removeprefix("reached").strip())
-    line = re.sub(re.escape(runs) + r"[^ ]*?/\d+-\d+-\d+", "RUN", line)
-    return Ending(process.returncode, line.replace(f"{folder}{os.sep}", ""), clean)
+    line = said[-1].removeprefix("error: ").removeprefix("reached").strip()
+    return re.sub(r" +", " ", line), clean
 
 
-def rows(file: Path, names: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, Ending]]:
-    """Tries environments one after the other; yields what a row of the table is about, and how it ended."""
-    for name in names:
-        mine = [each.partition(":")[2] for each in keys if each.partition(":")[0] == name]
-        for changes in ((), mine) if mine else ((),):
-            label = f"`{name}`" + "".join(f", `{each}`" for each in changes)
-            yield label, trained(f"{file.name}:{name}", file.parent, changes)
+def loaded(file: Path) -> ModuleType:
+    """A Python file as a module."""
+    name = f"brought_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def second_column(page: Path) -> dict[str, str]:
-    """The second cell of each row of the tables in a page, by the first one."""
-    cells = [line.split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
-    return {each[0].removeprefix("| "): each[1] for each in cells}
+def environments(module: ModuleType) -> dict[str, type[gym.Env]]:
+    """The environments that a module defines itself, by their names, in its order."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, gym.Env)
+        and (value.__module__, value.__name__) == (module.__name__, name)
+    }
+
+
+def labelled(name: str, changes: Sequence[str]) -> str:
+    """What a row of the table is about."""
+    return ", ".join(f"`{each}`" for each in (name, *changes))
+
+
+def last_column(page: Path) -> dict[str, str]:
+    """The last cell of each row of the tables in a page, by the first one."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    cells = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines if line[:3] == "| `"]
+    return {each[0]: each[-1] for each in cells}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tries the environments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("file", type=Path)
     parser.add_argument("names", nargs="*", metavar="CLASS")
+    parser.add_argument("--files", nargs="+", default=FILES, metavar="FILE", help="relative to the folder")
+    parser.add_argument("--folder", type=Path, default=ROOT / "tests")
     parser.add_argument("--before", type=Path, metavar="PAGE")
-    parser.add_argument("--set", dest="keys", action="append", default=[], metavar="CLASS:KEY=VALUE")
+    parser.add_argument("--package", type=Path, default=ROOT, metavar="CHECKOUT")
+    parser.add_argument("--by-id", action="store_true")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds that a process may take")
     options = parser.parse_args(arguments)
-    file = options.file.resolve()
-    known = classes(file)
+    folder = options.folder.resolve()
+    sys.path.insert(0, str(folder))
+    modules = {file: loaded(folder / file) for file in options.files}
+    known = [name for module in modules.values() for name in environments(module)]
     if unknown := [name for name in options.names if name not in known]:
-        parser.error(f"{file.name} defines no environment {unknown[0]!r}; it has: {', '.join(known)}")
-    before = second_column(options.before) if options.before else None
-    print(f"| environment | {'' if before is None else 'before | '}ended | the line said |")
-    print("|---|---|---|" + ("" if before is None else "---|"))
+        parser.error(f"there is no environment {unknown[0]!r}; there are: {', '.join(known)}")
+    before = last_column(options.before) if options.before else None
+    trials = Trials(folder, options.package.resolve(), options.by_id, options.patience)
+    columns = ["environment", "what it brings", *([] if before is None else ["before"]), "ended"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     bad = 0
-    for label, ending in rows(file, options.names or known, options.keys):
-        old = "" if before is None else f"{before.get(label, '')} | "
-        print(f"| {label} | {old}{ending.cells()} |", flush=True)
-        bad += not ending.clean
+    for file, module in modules.items():
+        for name, made in environments(module).items():
+            if options.names and name not in options.names:
+                continue
+            for changes in getattr(module, "SETTINGS", {}).get(name, [[]]):
+                ending, label = trials.train(file, name, changes), labelled(name, changes)
+                old = [] if before is None else [before.get(label, "")]
+                brings = " ".join((made.__doc__ or "").split())
+                print("| " + " | ".join([label, brings, *old, ending.cell()]) + " |", flush=True)
+                bad += not ending.clean
     return int(bad > 0)
 
 

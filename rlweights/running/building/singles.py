@@ -1,9 +1,12 @@
 """Single environments of one agent: what `environment.id` names, with its arguments, in its wrappers."""
 
+import contextlib
+import copy
 import functools
 import importlib
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -141,6 +144,8 @@ class Singles:
             env = creator(**arguments)
         if not isinstance(env, gym.Env):
             raise TypeError(f"{self.name} made a {type(env).__name__}, and no gymnasium.Env")
+        if not isinstance(creator, gym.Env):
+            separate_spaces(env)
         for wrap in self._wrappers:
             env = wrap(env)
         return env
@@ -285,6 +290,28 @@ class Singles:
             where, why = f"{key}.{unknown}", f"is no argument of {name}"
             return refusal(self._source, where, arguments[unknown], why, hint=choices(unknown, known))
         return refusal(self._source, key, name, self._files.place(error))
+
+
+_TAKEN: weakref.WeakValueDictionary[int, gym.Space] = weakref.WeakValueDictionary()
+"""Spaces of the environments that were made in this process, by their identity."""
+
+
+def separate_spaces(env: gym.Env) -> None:
+    """Gives an environment spaces of its own where another one has the same objects.
+
+    Spaces hold generators. Where they are attributes of a class, what one environment samples would depend
+    on what the others have sampled, and no episode would follow from its seed and its actions.
+    """
+    inner = env.unwrapped
+    for name in ("observation_space", "action_space"):
+        space = getattr(inner, name, None)
+        if not isinstance(space, gym.Space):
+            continue
+        if _TAKEN.get(id(space)) is space:
+            space = copy.deepcopy(space)
+            with contextlib.suppress(AttributeError):  # a property without a setter makes its own each time
+                setattr(inner, name, space)
+        _TAKEN[id(space)] = space
 
 
 def _named(wrapper: str | Wrapper) -> str:

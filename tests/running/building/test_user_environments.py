@@ -237,6 +237,19 @@ def test_an_environment_that_there_can_be_one_of():
     assert Alone.alive == 0
 
 
+def test_spaces_of_a_class_hold_no_generator_that_environments_share():
+    envs = factory(Brought).vector(2)
+    one, other = (each.unwrapped for each in envs.envs)  # pyright: ignore[reportAttributeAccessIssue]
+    for name in ("observation_space", "action_space"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        assert mine == theirs
+        mine.seed(3)
+        expected = [theirs.seed(3), *(theirs.sample() for _ in range(4))][1:]
+        theirs.seed(4)
+        np.testing.assert_array_equal([mine.sample() for _ in range(4)], expected)
+    envs.close()
+
+
 def test_evaluations_have_a_budget():
     endless = a_fourth_step(0, np.zeros(2, np.float32))
     endless.step = lambda self, action: (np.zeros(2, np.float32), 1.0, False, False, {})
