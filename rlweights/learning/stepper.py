@@ -151,7 +151,8 @@ class Stepper:
         final = info.get("final_obs")
         if final is None or final[n] is None:
             raise BrokenEnvironment(f"{self.name}: autoreset in the same step, but no info['final_obs'][{n}]")
-        return self._encoded(one_batch(final[n]), 1)[0]
+        # A copy: it is looked at after the rollout, and a vector may use the same array each time.
+        return self._encoded(one_batch(final[n]), 1)[0].copy()
 
     def _encoded(self, observations: Any, size: int | None = None) -> Array:
         encoder = self.encoder

@@ -151,6 +151,22 @@ def test_final_observation_must_be_in_the_info():
         stepper.step(np.zeros(2, int))
 
 
+def test_final_observations_are_copies_of_what_a_vector_changes_in_place():
+    class Reusing(Vector):
+        metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+        final = np.zeros((2, 4), np.float32)
+
+        def step(self, actions):
+            self.final += 0.25
+            observations, rewards, terminated, truncated, _ = super().step(actions)
+            return observations, rewards, terminated, truncated, {"final_obs": self.final}
+
+    stepper = stepper_of(Reusing(truncated=np.array([False, True])))
+    stepper.reset(0)
+    finals = [stepper.step(np.zeros(2, int)).finals[1] for _ in range(3)]
+    assert [final[0] for final in finals] == [0.25, 0.5, 0.75]
+
+
 def test_environment_without_a_mode_is_taken_as_gymnasium_has_it():
     class Silent(Vector):
         metadata = {}  # noqa: RUF012

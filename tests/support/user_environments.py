@@ -225,6 +225,18 @@ _brings(
     "another shape in step 11",
     seen=lambda self: np.zeros(5, FLOAT) if self.t == 11 else self.observation_space.sample(),
 )
+_brings(
+    "KeyMissesLater",
+    "a Dict without one of its keys in step 11",
+    observed=Dict(a=FOUR, b=FOUR),
+    seen=lambda self: {key: np.zeros(4, FLOAT) for key in ("a" if self.t == 11 else "ab")},
+)
+_brings(
+    "PartMisfitsLater",
+    "another shape within a Dict in step 11",
+    observed=Dict(a=FOUR, b=Tuple((FOUR, FOUR))),
+    seen=lambda self: {"a": np.zeros(4), "b": (np.zeros(4), np.zeros(5 if self.t == 11 else 4))},
+)
 _brings("WrongDtype", "a list for an array", seen=lambda self: [0.1, 0.2, 0.3, 0.4])
 _brings("OutOfSpace", "values outside of the space", seen=lambda self: np.full(4, 37.0, FLOAT))
 _brings(

@@ -134,13 +134,23 @@ def test_an_episode_that_pays_otherwise_is_named():
         env.replay_episode()
 
 
-def test_the_last_observation_of_an_episode_is_a_copy():
-    env = SeededEpisodes(Walk(length=1, shared=True), 0)
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_last_observation_of_an_episode_is_a_copy(nested):
+    class Reusing(Walk):
+        def _seen(self):
+            return {"a": self.state, "b": (self.state,)} if nested else self.state
+
+    walk = Reusing(length=1)
+    box = walk.observation_space
+    walk.observation_space = spaces.Dict(a=box, b=spaces.Tuple((box,))) if nested else box
+    env = SeededEpisodes(walk, 0)
     env.reset(seed=0)
     final, *_ = env.step(0)
-    kept = final.copy()
+    arrays = [final["a"], *final["b"]] if nested else [final]
+    kept = [each.copy() for each in arrays]
     env.reset()
-    np.testing.assert_array_equal(final, kept)
+    np.testing.assert_array_equal(arrays, kept)
+    assert (walk.state != kept[0]).all()
 
 
 def test_infos_stay_where_they_are_but_for_scalars_at_the_end():
