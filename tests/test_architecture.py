@@ -326,6 +326,7 @@ TESTED_ELSEWHERE = {
     "learning.environments.processes": "running/building/test_user_environments.py",
     "running.building.singles": "running/building/test_user_environments.py",
     "running.config.objects": "running/building/test_user_environments.py",
+    "weights.backend": "weights/test_replicas.py",
     "weights.delegation": "weights/test_optimizer.py",
     "weights.exchange": "weights/test_attachment.py",
     "weights.slots": "weights/test_rule_identity.py",

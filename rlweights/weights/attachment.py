@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from rlweights.weights.compilation import as_written
+from rlweights.weights.backend import as_written
 from rlweights.weights.keras_internals import layers_of
 from rlweights.weights.optimizer import InterventionOptimizer
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-as_written = tf.autograph.experimental.do_not_convert
-"""Decorates what is plain Python in every mode: AutoGraph would read it differently in a graph."""
+from rlweights.weights.backend import as_written
 
 
 def compiled(function: Callable, *specs: Any, xla: bool = True) -> Any:

@@ -80,3 +80,26 @@ class DelegatingOptimizer(keras.optimizers.Optimizer):
     ema_overwrite_frequency = _of_inner("ema_overwrite_frequency")
     loss_scale_factor = _of_inner("loss_scale_factor")
     gradient_accumulation_steps = _of_inner("gradient_accumulation_steps")
+
+
+def refuse_inner(inner: Any) -> None:
+    """Refuses what would make an inner optimizer act on weights that the rules have not seen.
+
+    Raises:
+        TypeError: If it is no Keras optimizer.
+        ValueError: If it keeps its own EMA, scales the loss, or wraps another one itself.
+    """
+    if isinstance(inner, DelegatingOptimizer):
+        raise ValueError("InterventionOptimizer cannot wrap another one; put all rules into one list.")
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Wrap the other way round, LossScaleOptimizer(InterventionOptimizer(inner, rules)): a step that "
+            "is skipped for its non-finite gradients must skip the rules as well."
+        )
+    if not isinstance(inner, keras.optimizers.Optimizer):
+        raise TypeError(f"`inner` must be a keras.optimizers.Optimizer. Received: {inner!r}")
+    if inner.use_ema:
+        raise ValueError(
+            "`use_ema=True` on the inner optimizer averages weights before the rules have acted (a clipped "
+            "weight's average would leave its bound). Use the rule `Averaging` as the last one instead."
+        )

@@ -77,3 +77,8 @@ def present_values() -> dict[int, Any]:
 
     scope = get_stateless_scope()
     return {} if scope is None else dict(scope.state_mapping)
+
+
+def strategy_of(optimizer: Any) -> Any:
+    """Returns the `tf.distribute` strategy in whose scope an optimizer was made; TensorFlow only."""
+    return optimizer._distribution_strategy

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from rlweights.weights import keras_internals, nonfinite, slots
+from rlweights.weights import backend, keras_internals, nonfinite, replicas, slots
 from rlweights.weights.arrays import Tensor, Variable
+from rlweights.weights.backend import as_written
 from rlweights.weights.branches import only_if
-from rlweights.weights.compilation import as_written
-from rlweights.weights.delegation import DelegatingOptimizer
+from rlweights.weights.delegation import DelegatingOptimizer, refuse_inner
 from rlweights.weights.exchange import Exchange, Exchanging
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
@@ -20,11 +20,6 @@ from rlweights.weights.layers import Anatomy
 from rlweights.weights.offsets import Offsets
 
 _OWN_VALUE = "own_value_"
-
-
-def _refuse_strategy() -> None:
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError("InterventionOptimizer runs on one device, not in a strategy of several.")
 
 
 _BETWEEN_BEGIN_AND_END = ("during_iteration", "after_iteration")
@@ -40,6 +35,9 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     the "after_step" rules in list order, and puts the offsets back. Where the inner optimizer accumulates
     gradients, "after_step" rules act on, and count, its updates; "during_gradient" rules draw for each micro
     batch.
+
+    In a `tf.distribute.MirroredStrategy` every replica computes the same rules on the same weights with the
+    same draws, and so they stay equal to the last bit. Make the optimizer in the scope of the strategy.
 
     Without rules it equals the inner optimizer bit for bit. It follows the contract of Keras'
     `LossScaleOptimizer`, works in `model.compile` with `jit_compile` on and off, and saves with the model.
@@ -59,8 +57,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: If `inner` keeps its own EMA or scales the loss, if two rules have one name, or in a
-            `tf.distribute` strategy of several replicas.
+        ValueError: If `inner` keeps its own EMA or scales the loss, or if two rules have one name.
 
     Examples:
         >>> optimizer = InterventionOptimizer(keras.optimizers.Adam(1e-3), [])
@@ -79,8 +76,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         name: str | None = None,
     ):
         super().__init__(learning_rate=0.0, name=name)
-        _refuse(inner)
-        _refuse_strategy()
+        refuse_inner(inner)
         names = [rule.name for rule in interventions]
         doubles = sorted({each for each in names if names.count(each) > 1})
         if doubles:
@@ -115,11 +111,11 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         """
         if self.built or not variables:  # legacy HDF5 files ask with none
             return
-        _refuse_strategy()
+        replicas.refuse(self, variables)
         if not keras_internals.restore_paths(variables, self._saved_paths):
             self._saved_selections = ()
-        with tf.init_scope():  # Keras may call this while it traces the first step
-            if self.interventions and not all(v.value.is_initialized() for v in variables):
+        with backend.building(self):
+            if self.interventions and not all(map(backend.has_value, variables)):
                 raise ValueError(
                     "the model's weights have no values yet, and rules need to see them: begin the model "
                     "with `keras.Input(shape)`, or call it on a batch, before `fit`."
@@ -421,21 +417,3 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     def __repr__(self):
         chain = " -> ".join([type(self.inner).__name__, *map(repr, self.interventions)])
         return f"InterventionOptimizer({chain})"
-
-
-def _refuse(inner: Any) -> None:
-    """Refuses what would make an inner optimizer act on weights that the rules have not seen."""
-    if isinstance(inner, InterventionOptimizer):
-        raise ValueError("InterventionOptimizer cannot wrap another one; put all rules into one list.")
-    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "Wrap the other way round, LossScaleOptimizer(InterventionOptimizer(inner, rules)): a step that "
-            "is skipped for its non-finite gradients must skip the rules as well."
-        )
-    if not isinstance(inner, keras.optimizers.Optimizer):
-        raise TypeError(f"`inner` must be a keras.optimizers.Optimizer. Received: {inner!r}")
-    if inner.use_ema:
-        raise ValueError(
-            "`use_ema=True` on the inner optimizer averages weights before the rules have acted (a clipped "
-            "weight's average would leave its bound). Use the rule `Averaging` as the last one instead."
-        )

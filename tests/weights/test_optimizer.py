@@ -1,7 +1,5 @@
 """The wrapper as a Keras optimizer: what it refuses, delegates, saves, loads and skips."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
@@ -39,12 +37,6 @@ def test_only_a_keras_optimizer_is_wrapped():
 def test_two_rules_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two rules are named 'clipping'"):
         InterventionOptimizer(keras.optimizers.SGD(), [Clipping(1.0), Clipping(2.0, on="head/kernel")])
-
-
-def test_strategies_of_several_replicas_are_refused(monkeypatch):
-    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=2))
-    with pytest.raises(ValueError, match="strategy"):
-        InterventionOptimizer(keras.optimizers.SGD())
 
 
 @pytest.mark.parametrize("placement", ["during_iteration", "after_iteration"])
