@@ -45,24 +45,24 @@ def main() -> None:
             print(f"{name:24} {killed(tree, agent, Path(folder) / name)}", flush=True)
 
 
-def trained(tree: Path, agent: str, runs: Path) -> str:
+def trained(tree: Path, agent: str, runs: Path, device: str = "cpu") -> str:
     """Trains an agent and returns its checksum."""
     try:
-        _train(tree, [agent, *_settings(runs)]).wait(LIMIT)
+        _train(tree, [agent, *_settings(runs)], device).wait(LIMIT)
     except subprocess.TimeoutExpired as error:
         return f"not within {error.timeout:.0f} s"
     return checksum(runs)
 
 
-def killed(tree: Path, agent: str, runs: Path) -> str:
+def killed(tree: Path, agent: str, runs: Path, device: str = "cpu") -> str:
     """Trains an agent, kills it at its first checkpoint, resumes it, and returns its checksum."""
-    process = _train(tree, [agent, *_settings(runs), "--set", "checkpoint.every=2048"])
+    process = _train(tree, [agent, *_settings(runs), "--set", "checkpoint.every=2048"], device)
     while process.poll() is None and not list(runs.glob("*/*/checkpoints/step-*.safetensors")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (run,) = runs.glob("*/*")
-    _train(tree, ["--resume", str(run), "--quiet"]).wait(LIMIT)
+    _train(tree, ["--resume", str(run), "--quiet"], device).wait(LIMIT)
     return checksum(runs)
 
 
@@ -85,12 +85,14 @@ def _settings(runs: Path) -> list[str]:
     ]
 
 
-def _train(tree: Path, words: list[str]) -> "subprocess.Popen[bytes]":
+def _train(tree: Path, words: list[str], device: str) -> "subprocess.Popen[bytes]":
     threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    # Not by --device: older checkouts have none.
+    place = {"CUDA_VISIBLE_DEVICES": device.partition(":")[2] or ("0" if device != "cpu" else "-1")}
     return subprocess.Popen(
         [sys.executable, "-m", "rlweights.train", *words],
         cwd=tree,
-        env={**os.environ, **threads, "PYTHONPATH": str(tree)},
+        env={**os.environ, **threads, **place, "PYTHONPATH": str(tree)},
         stdout=subprocess.DEVNULL,
     )
 

@@ -1,9 +1,10 @@
-"""The set-up of TensorFlow in this process: Keras' backend, start-up messages, the cache of programs."""
+"""The set-up of TensorFlow in this process: backend, device, start-up messages, the cache of programs."""
 
 import contextlib
 import hashlib
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,20 +27,77 @@ def check_backend() -> None:
         )
 
 
-def configure() -> None:
+def configure(device: str | None = None) -> None:
     """Sets environment variables that the user has not set, and imports TensorFlow in silence.
 
     Call it before anything imports TensorFlow.
+
+    Args:
+        device: "cpu", "gpu", or "gpu:1" for one of several, counted from 0; None: TensorFlow's own choice, a
+            GPU if there is one.
+
+    Raises:
+        BackendError: If there is no such device, or TensorFlow works on another one already.
     """
+    if device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device):
+        raise BackendError(f"--device {device}: takes cpu, gpu, or gpu:1 for one of several, from 0 on")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Without it TensorFlow takes all memory of a GPU, and a second process finds none.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "TF_XLA_FLAGS" not in os.environ:
         folder = _cache_folder()
         if folder is not None:
             os.environ["TF_XLA_FLAGS"] = (
-                f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU"
+                f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU,GPU"
             )
+    flags = os.environ.get("XLA_FLAGS", "")
+    if device != "cpu" and _graphics() and _DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_DETERMINISTIC}=true".strip()
     with _held_back_stderr():
         import tensorflow  # noqa: F401
+    if device is not None:
+        _choose(device)
+
+
+_DETERMINISTIC = "xla_gpu_deterministic_ops"
+"""A resumed run equals one that was not killed only if the same program gives the same bits each time."""
+
+
+def _choose(device: str) -> None:
+    import tensorflow as tf
+
+    with _held_back_stderr():
+        found = tf.config.list_physical_devices("GPU")
+    kind, _, number = device.partition(":")
+    wanted = found[int(number or 0) :][:1] if kind == "gpu" else []
+    if kind == "gpu" and not wanted:
+        there = f"{len(found)} of them, counted from 0" if found else "none; see pip install 'rlweights[gpu]'"
+        raise BackendError(f"--device {device}: TensorFlow finds no such GPU; it finds {there}")
+    if tf.config.get_visible_devices("GPU") == wanted:
+        return
+    try:
+        tf.config.set_visible_devices(wanted, "GPU")
+    except RuntimeError:
+        raise BackendError(
+            f"--device {device}: TensorFlow works in this process already; choose the device before that"
+        ) from None
+
+
+def device() -> str:
+    """Returns what TensorFlow works on in this process, in words."""
+    import tensorflow as tf
+
+    with _held_back_stderr():
+        found = tf.config.get_visible_devices("GPU")
+        names = [tf.config.experimental.get_device_details(each).get("device_name", "GPU") for each in found]
+    if not found:
+        return f"CPU, {cores()} cores" if cores() > 1 else "CPU, 1 core"
+    return f"GPU {found[0].name.rpartition(':')[2]}, {names[0]}"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -64,9 +122,9 @@ def _held_back_stderr() -> Iterator[None]:
 
 
 def _cache_folder() -> Path | None:
-    """A folder for compiled programs, one for each kind of processor: they are machine code."""
+    """A folder for compiled programs, one for each kind of processor and GPU: they are machine code."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    machine = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    machine = hashlib.sha256((_processor() + _graphics()).encode()).hexdigest()[:12]
     folder = root / "rlweights" / f"xla-{machine}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,3 +139,16 @@ def _processor() -> str:
         return "".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags"))))
     except OSError:
         return platform.processor() + platform.machine()
+
+
+def _graphics() -> str:
+    """Which GPUs of NVIDIA's and which driver this machine has; empty if there are none."""
+    driver = Path("/proc/driver/nvidia")
+    found = ""
+    for path in [driver / "version", *sorted(driver.glob("gpus/*/information"))]:
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found += "".join(
+                line for line in lines if not line.startswith(("Bus", "GPU UUID", "Device Minor"))
+            )
+    return found

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rlweights.backend import configure
+from rlweights.errors import guarded
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,19 +42,23 @@ def evaluate(
             "--env-kwargs", metavar="KEY=VALUE", help="An argument of the environment that differs."
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu, gpu or gpu:1.", show_default="a GPU if there is one"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a run: whole episodes, mean return and its bootstrap interval."""
-    configure()
-    import numpy as np
-
-    from rlweights.errors import guarded
-    from rlweights.learning.intervals import bootstrap_interval
-    from rlweights.running.config.agent_file import key_values
-    from rlweights.running.files import on_standard_error
-    from rlweights.running.trained import TrainedAgent
 
     def session() -> int:
+        configure(device)
+        import numpy as np
+
+        from rlweights.learning.intervals import bootstrap_interval
+        from rlweights.running.config.agent_file import key_values
+        from rlweights.running.files import on_standard_error
+        from rlweights.running.trained import TrainedAgent
+
         # What an environment prints belongs to the person who reads along, not into the JSON.
         with on_standard_error() if as_json else contextlib.nullcontext():
             agent = TrainedAgent(run, which, env=env, env_kwargs=key_values("--env-kwargs", env_kwargs or ()))

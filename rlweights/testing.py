@@ -177,6 +177,8 @@ def _check_purity(trial: _Trial) -> None:
         got, expected = (tuple(value.shape), value.dtype.name), (tuple(variable.shape), variable.dtype)
         assert got == expected, f"`{name}` does not keep shape and dtype: {expected} became {got}"
         values += [value.numpy(), again.numpy()]
+    off = [v.name for v in trial.optimizer.variables if v.dtype == "int32"]
+    assert not off, f"{off[0]} is int32, which programs on a GPU do not find in its memory: take int64"
     after = {**trial.weights(), "the rule's state": trial.state()}
     for path, value in before.items():
         same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(value, after[path], strict=True))

@@ -44,12 +44,16 @@ def train(
         int, typer.Option("--seeds", min=1, help="Train so many seeds, from --seed on, in parallel.")
     ] = 1,
     watch: Annotated[bool, typer.Option("--watch", help="Start TensorBoard beside the run.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu, gpu or gpu:1.", show_default="a GPU if there is one"),
+    ] = None,
 ) -> None:
     """Train an agent, watched in TensorBoard.
 
     Without arguments: PPO with weight clipping and adaptive parameter noise on CartPole-v1.
     """
-    configure()
+    configure(device)
 
     from rlweights.running import session
     from rlweights.running.recipe import Recipe
@@ -76,7 +80,9 @@ def train(
     if seeds > 1:
         from rlweights.experiments.seeds import train_seeds
 
-        raise typer.Exit(train_seeds(agent, env, changes, runs, quiet, watch, seeds, start, start_optimizer))
+        raise typer.Exit(
+            train_seeds(agent, env, changes, runs, quiet, watch, seeds, start, start_optimizer, device)
+        )
 
     def trained() -> int:
         recipe = Recipe(agent, changes, env=env, start=start, start_optimizer=start_optimizer)

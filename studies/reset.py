@@ -30,7 +30,7 @@ class Reset(rw.Intervention):
 
     def build(self, variables):
         """Keeps the initial weights."""
-        self._uses = self.add_variable("uses", dtype="int32", initial=0)
+        self._uses = self.add_variable("uses", dtype="int64", initial=0)
         for variable in variables:
             self._initial[id(variable)] = self.add_variable("initial", like=variable, initial=variable)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rlweights.backend import cores
 from rlweights.errors import guarded
-from rlweights.experiments.workers import Ended, Processes, Trial, cores
+from rlweights.experiments.workers import Ended, Processes, Trial
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.config.schema import Agent
 from rlweights.running.recipe import Recipe
@@ -26,6 +27,7 @@ def train_seeds(
     count: int,
     start: Path | None = None,
     start_optimizer: bool = False,
+    device: str | None = None,
 ) -> int:
     """Trains `count` seeds, from the configured one on; as many at once as there are cores.
 
@@ -41,6 +43,7 @@ def train_seeds(
         count: Number of seeds.
         start: See `Recipe`.
         start_optimizer: See `Recipe`.
+        device: See `rlweights.backend.configure`.
 
     Returns:
         The exit code of the process: 0, or that of the first seed that did not come to its end.
@@ -67,6 +70,7 @@ def train_seeds(
                     runs,
                     start=begins,
                     start_optimizer=start_optimizer,
+                    device=device,
                 )
                 for seed in seeds
             ]

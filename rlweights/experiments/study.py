@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rlweights.backend import cores
 from rlweights.errors import ConfigError
 from rlweights.experiments import tables
 from rlweights.experiments.curves import Curve, plot
 from rlweights.experiments.results import POINTS, Key, Results, read_trial
 from rlweights.experiments.study_file import RESULTS, Plan, chosen_arms
-from rlweights.experiments.workers import Ended, Processes, cores
+from rlweights.experiments.workers import Ended, Processes
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running import files
 from rlweights.running.records.console import Console

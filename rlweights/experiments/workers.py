@@ -38,6 +38,7 @@ class Trial:
             products, so trials that are to be repeated elsewhere say it.
         start: See `Recipe`.
         start_optimizer: See `Recipe`.
+        device: See `rlweights.backend.configure`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Trial:
     threads: int = 0
     start: str | None = None
     start_optimizer: bool = False
+    device: str | None = None
 
     def to_json(self) -> str:
         """Returns the trial as one line."""
@@ -153,16 +155,12 @@ class Processes:
                 signal.signal(number, handler)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _process(line: str) -> int:
     """What each process does: trains one trial, and says in one line of JSON how it ended."""
     trial = Trial.from_json(line)
 
     def session() -> int:
+        configure(trial.device)
         with contextlib.redirect_stdout(sys.stderr):
             recipe = Recipe(
                 trial.agent,
@@ -218,5 +216,4 @@ def _environment(threads: int) -> dict[str, str] | None:
 
 if __name__ == "__main__":
     _end_with_parent()
-    configure()
     raise SystemExit(_process(sys.argv[1]))

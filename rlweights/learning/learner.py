@@ -62,8 +62,9 @@ class Learner:
         self.reward_scaling = None
         if normalize_rewards:
             self.reward_scaling = RewardScaling(num_envs, algorithm.gamma, name="reward_scaling")
-        self.iteration = keras.Variable(0, dtype="int32", trainable=False, name="iteration")
-        self.bad_streak = keras.Variable(0, dtype="int32", trainable=False, name="bad_streak")
+        # int64: variables of int32 stay in the memory of the host, where programs on a GPU do not find them.
+        self.iteration = keras.Variable(0, dtype="int64", trainable=False, name="iteration")
+        self.bad_streak = keras.Variable(0, dtype="int64", trainable=False, name="bad_streak")
         self.gradients = {
             v.path: keras.Variable(tf.zeros(v.shape), trainable=False, name="gradient")
             for v in networks.trainable_variables
@@ -169,7 +170,7 @@ class Learner:
         def epoch(number: Scalar, stopped: Scalar, sums: dict[str, Scalar]) -> tuple[Any, ...]:
             shuffled = samples
             if minibatches > 1:
-                counter = self.iteration.value * epochs + number
+                counter = tf.cast(self.iteration.value, tf.int32) * epochs + number
                 order = prng.permutation(minibatches * size, self.seed, "shuffle", counter)
                 shuffled = tf.nest.map_structure(lambda x: tf.gather(x, order), samples)
 

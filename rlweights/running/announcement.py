@@ -4,6 +4,7 @@ import shlex
 import signal
 from pathlib import Path
 
+from rlweights.backend import device
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import objects
 from rlweights.running.config.schema import Agent
@@ -30,7 +31,7 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     lines += [
         f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
     ] or ["rules        none"]
-    lines += [f"evaluation   {evaluations or 'none'}"]
+    lines += [f"evaluation   {evaluations or 'none'}", f"device       {device()}"]
     given = objects.references(
         {"environment": section.model_dump(), "evaluation": agent.evaluation.model_dump()}
     )

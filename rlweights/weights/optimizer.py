@@ -133,7 +133,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         for name, initial in self.extra_feedback.items():
             self.feedback.bind(Feedback(name, initial))
         if self.on_nonfinite is not None:
-            self._skipped = self.add_variable(shape=(), dtype="int32", name="skipped_updates")
+            self._skipped = self.add_variable(shape=(), dtype="int64", name="skipped_updates")
         self.anatomy = Anatomy(variables)
         if any(rule.touches_slots for rule in self.interventions):
             self._beginnings = slots.beginnings(self.inner, variables)

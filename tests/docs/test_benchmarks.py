@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PEERS = "peers.py"  # runs in a Python of its own, with the peers in it
@@ -29,6 +30,23 @@ def test_a_benchmark_finds_all_that_it_imports(path, monkeypatch):
     if path.name == PEERS:
         pytest.skip("imports the peers")
     assert callable(loaded(path, monkeypatch).main)
+
+
+def test_without_a_gpu_its_benchmark_says_so_in_one_line(monkeypatch, capsys):
+    gpu = loaded(FOLDER / "gpu.py", monkeypatch)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    assert gpu.main([]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("nothing to do: --device gpu: TensorFlow finds no such GPU; it finds none; ")
+
+
+def test_what_a_gpu_must_do_holds_on_the_processor(monkeypatch, tmp_path):
+    """The checks that need no process of their own; the others are commands that other tests run."""
+    gpu = loaded(FOLDER / "gpu.py", monkeypatch)
+    for check in (gpu.places, gpu.draws):
+        holds, measured = check("cpu", tmp_path)
+        assert holds, measured
+    assert not gpu.places("gpu", tmp_path)[0], "all of these lie on the processor"
 
 
 def test_a_variation_of_an_agent_is_measured(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from rlweights import backend
 from rlweights.experiments import workers
 from rlweights.experiments.workers import Trial
 
@@ -25,7 +26,7 @@ def test_a_signal_stops_every_seed_and_their_weights_are_saved(tmp_path):
     options += " --set evaluation.every=0 --set network.hidden_sizes=[4]"
     command = [sys.executable, "-m", "rlweights.train", *options.split()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline, cores = time.monotonic() + 90, min(3, workers.cores())
+    deadline, cores = time.monotonic() + 90, min(3, backend.cores())
     while time.monotonic() < deadline and sum(1 for _ in tmp_path.glob("*/*/progress.csv")) < cores:
         time.sleep(0.2)
     time.sleep(1.0)  # past the first compilation, or not: both must stop

@@ -51,6 +51,7 @@ class GraphPrograms:
         first = reset_all(environment, num_envs, Draw(seed, 0))
         self._episodes = VectorState(*(_state(x, f"environment/{n}") for n, x in first._asdict().items()))
         self._clock = _state(tf.constant(0), "environment/clock")
+        self._kinds = VectorState(*(tf.convert_to_tensor(x).dtype for x in first))
         self._compile()
 
     def _compile(self) -> None:
@@ -132,10 +133,12 @@ class GraphPrograms:
         learner, environment = self._learner, self._environment
         T, N = learner.algorithm.n_steps, self._num_envs
         distribution = learner.distribution
-        clock, seed = tf.convert_to_tensor(self._clock), tf.convert_to_tensor(self.seed)
+        clock, seed = (tf.cast(each.value, tf.int32) for each in (self._clock, self.seed))
         draw = prng.uniform if distribution.noise_kind == "uniform" else prng.normal
         noise = draw(distribution.noise_shape((T, N)), seed, "actions", learner.iteration.value)
-        episodes = VectorState(*(tf.convert_to_tensor(x) for x in self._episodes))
+        episodes = VectorState(
+            *(tf.cast(x.value, kind) for x, kind in zip(self._episodes, self._kinds, strict=True))
+        )
 
         def step(t: Scalar, episodes: VectorState, record: tuple[Any, ...]) -> tuple[Any, ...]:
             parameters = learner.networks.policy(environment.observe(episodes.state))
@@ -146,7 +149,7 @@ class GraphPrograms:
             return t + 1, following, record
 
         kinds = (
-            self._episodes.state.dtype,
+            self._kinds.state,
             distribution.action_dtype,
             *("float32", "bool", "bool", "float32", "int32"),
         )
@@ -160,7 +163,7 @@ class GraphPrograms:
         last_observations = environment.observe(episodes.state)
         following = self._revived(episodes, last_observations, Draw(seed, clock + T))
         for variable, value in zip(self._episodes, following, strict=True):
-            variable.assign(value)
+            variable.assign(tf.cast(value, variable.dtype))
         self._clock.assign_add(T)
 
         ended = tf.cast(terminated | truncated, tf.float32)
@@ -228,8 +231,13 @@ class GraphPrograms:
 
 
 def _state(value: Tensor, name: str) -> Variable:
-    """A variable that is neither trained nor part of a network."""
+    """A variable that is neither trained nor part of a network.
+
+    Of int32 it becomes int64: TensorFlow keeps variables of int32 in the memory of the host.
+    """
     value = tf.convert_to_tensor(value)
+    if value.dtype == tf.int32:
+        value = tf.cast(value, tf.int64)
     return keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name.replace("/", "_"))
 
 

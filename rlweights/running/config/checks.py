@@ -8,7 +8,7 @@ from rlweights.learning.algorithms import Linear
 from rlweights.running.config.messages import formatted
 
 COUNTER_LIMIT = 2**31
-"""The counters of the compiled step are int32."""
+"""Draws and environments of the compiled step count in int32."""
 
 
 def check(agent: Any) -> None:

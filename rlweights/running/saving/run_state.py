@@ -230,6 +230,7 @@ class RunState:
         expect |= {n: expect[once] for n, once in doubles.items() if once in self._networks}
         loop = {name.removeprefix(_LOOP): x for name, x in tensors.items() if name.startswith(_LOOP)}
         tensors = {name: x for name, x in tensors.items() if not name.startswith(_LOOP)}
+        tensors = {name: _widened(x, expect.get(name)) for name, x in tensors.items()}
         checkpoint_file.check_expected(path, tensors, expect)
         for name, variable in self._state.items():
             value = tensors[name]
@@ -267,6 +268,12 @@ class RunState:
         except OSError as error:
             raise CheckpointError(f"{path}: saving failed: {error.strerror}") from error
         checkpoint_file.save(path, weights, metadata)
+
+
+def _widened(value: Array, kind: tuple[Any, Any] | None) -> Array:
+    """A counter as int64, where it is one now: until version 0.1 counters were int32."""
+    counts = kind is not None and kind[1] == "int64" and value.dtype == np.int32
+    return value.astype(np.int64) if counts else value
 
 
 def by_path(variables: Iterable[Variable]) -> dict[str, Variable]:

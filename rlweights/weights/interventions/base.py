@@ -144,7 +144,7 @@ class Intervention(Configured, Context):
         for value in self._arguments.values():
             if isinstance(value, Feedback):
                 owner.feedback.bind(value)
-        self._applications = self.add_variable("applications", dtype="int32", initial=0)
+        self._applications = self.add_variable("applications", dtype="int64", initial=0)
         self.build(self.variables)
         names = ("relative_change", *self.metric_names)
         self.metrics = {name: self.add_variable(name.replace("/", ".")) for name in names}

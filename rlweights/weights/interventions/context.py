@@ -49,7 +49,8 @@ class Context:
             shape: Its shape, unless `like` is given.
             like: A weight whose shape and dtype to take.
             initial: Number or array of the initial value.
-            dtype: Its dtype; float32 if None and no `like`.
+            dtype: Its dtype; float32 if None and no `like`. Integers are int64: TensorFlow keeps int32 in the
+                memory of the host, where programs on a GPU do not find it.
         """
         if self._owner is None:
             raise RuntimeError(f"{self.name}: `add_variable` may only be called in `build`.")

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from rlweights.learning.loops.device import GraphPrograms
 from rlweights.running.building import assembly
+from rlweights.running.building.assembly import Assembly
+from rlweights.running.config import agent_file
 from support.assemblies import assembled
 
 WHOLE = [{"rule": "clipping", "bound": 1.0}, {"rule": "adaptive_noise"}]
@@ -32,3 +35,17 @@ def test_trying_the_rules_changes_nothing(monkeypatch):
 
 def test_the_largest_seed_works():
     assert assembled(f"seed={2**31 - 1}", rules=WHOLE).rules[0].seed == 2**31 - 1
+
+
+def test_no_variable_of_a_shipped_agent_is_int32(monkeypatch):
+    """TensorFlow keeps those in the memory of the host, and no program on a GPU finds them there."""
+    monkeypatch.setattr(GraphPrograms, "_compile", lambda self: None)  # the variables are all that counts
+    found = {}
+    for name, path in agent_file.shipped().items():
+        whole = Assembly(agent_file.load(path), name)
+        variables = list(whole.learner.variables)
+        if (environment := whole.environments.tensorflow) is not None:
+            variables += GraphPrograms(whole.learner, environment, 2, 0).variables
+        found[name] = {v.path for v in variables if v.dtype == "int32"}
+        assert "iteration" in {v.path for v in variables if v.dtype == "int64"}
+    assert found == {name: set() for name in agent_file.shipped()}
