@@ -42,6 +42,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "projection": {"constraint": "max_norm"},
     "noise": {"stddev": 0.01},
     "increment": {"amount": 1e-6},
+    "pruning": {"sparsity": 0.9, "end": 1_000_000},
 }
 """What a rule cannot do without; all others run with their defaults."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlweights.running.callbacks import Callback, StopAtReturn
     from rlweights.running.recipe import Recipe
     from rlweights.running.trained import TrainedAgent
-    from rlweights.weights.attachment import attach
+    from rlweights.weights.attachment import attach, strip
     from rlweights.weights.callbacks import WeightMonitor
     from rlweights.weights.interventions import (
         AdaptiveNoise,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Intervention,
         Noise,
         Projection,
+        Pruning,
         Recycling,
         Shrinkage,
     )
@@ -71,7 +72,7 @@ _HOMES = {
     "rlweights.running.callbacks": ("Callback", "StopAtReturn"),
     "rlweights.running.recipe": ("Recipe",),
     "rlweights.running.trained": ("TrainedAgent",),
-    "rlweights.weights.attachment": ("attach",),
+    "rlweights.weights.attachment": ("attach", "strip"),
     "rlweights.weights.callbacks": ("WeightMonitor",),
     "rlweights.weights.interventions": (
         "AdaptiveNoise",
@@ -82,6 +83,7 @@ _HOMES = {
         "Intervention",
         "Noise",
         "Projection",
+        "Pruning",
         "Recycling",
         "Shrinkage",
     ),
@@ -113,6 +115,7 @@ __all__ = [
     "Noise",
     "Part",
     "Projection",
+    "Pruning",
     "Recipe",
     "RecordsError",
     "Recycling",
@@ -132,6 +135,7 @@ __all__ = [
     "parts_of",
     "path",
     "select",
+    "strip",
     "testing",
 ]
 

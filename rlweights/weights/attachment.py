@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from rlweights.weights.backend import as_written
-from rlweights.weights.keras_internals import layers_of
+from rlweights.weights.keras_internals import layers_of, set_compiled_optimizer
 from rlweights.weights.optimizer import InterventionOptimizer
 
 
@@ -48,14 +48,7 @@ def attach(model: Any) -> None:
     Raises:
         ValueError: If it holds none.
     """
-    optimizers = optimizers_of(model)
-    if not optimizers:
-        kind = type(getattr(model, "optimizer", None)).__name__
-        raise ValueError(
-            f"the model's optimizer carries no interventions; compile it with "
-            f"`InterventionOptimizer(inner, rules)`. Found: {kind}"
-        )
-    for each in optimizers.values():
+    for each in _demanded(model).values():
         each.attached = True
     if getattr(model.train_step, "puts_live_weights_in", False):
         return
@@ -81,6 +74,56 @@ def attach(model: Any) -> None:
     train_step.puts_live_weights_in = True  # pyright: ignore[reportFunctionMemberAccess]
     model.train_step, model.make_train_function = train_step, make_train_function
     model.make_train_function(force=True)  # what was traced before knows nothing of this
+
+
+def _demanded(model: Any) -> dict[str, InterventionOptimizer]:
+    if found := optimizers_of(model):
+        return found
+    kind = type(getattr(model, "optimizer", None)).__name__
+    raise ValueError(
+        f"the model's optimizer carries no interventions; compile it with "
+        f"`InterventionOptimizer(inner, rules)`. Found: {kind}"
+    )
+
+
+def strip(model: Any) -> Any:
+    """Ends training with rules: the model keeps what evaluations see of it, and the inner optimizer alone.
+
+    Averages, pruned, rounded or slow weights are the model's own from then on, for `save`, `export` and
+    `quantize`; what is saved loads without rlweights. The model can be trained on, without rules.
+
+    Args:
+        model: A Keras model that is compiled with an `InterventionOptimizer`, or holds several.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: If it holds none.
+    """
+    found = _demanded(model)
+    for each in found.values():
+        each.abandon_iteration()
+        each.hold()
+        each.keep_held()
+    for name, value in {"optimizer": model.optimizer, **vars(model)}.items():
+        if isinstance(value, keras.optimizers.Optimizer):
+            setattr(model, name, _without_rules(value))
+    set_compiled_optimizer(model, model.optimizer)
+    for name in ("train_step", "make_train_function"):
+        vars(model).pop(name, None)
+    model.train_function = None
+    return model
+
+
+def _without_rules(optimizer: Any) -> Any:
+    if isinstance(optimizer, InterventionOptimizer):
+        return optimizer.inner
+    if isinstance(inner := getattr(optimizer, "inner_optimizer", None), InterventionOptimizer):
+        optimizer.inner_optimizer = inner.inner
+    elif several := getattr(optimizer, "optimizers", None):
+        optimizer.optimizers = [_without_rules(each) for each in several]
+    return optimizer
 
 
 def build_early(model: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from rlweights.weights.arrays import Array, Tensor, Variable
 from rlweights.weights.keras_internals import trainable_variables
@@ -53,6 +54,10 @@ class Exchange:
             variable.assign(np.where(same, own, now))
         return untouched
 
+    def keep(self) -> None:
+        """Leaves what was put in where it is, for good."""
+        self._waiting = []
+
     def own_values(self) -> dict[int, Array]:
         """Returns the values that wait outside, by the identity of their weights."""
         return {id(variable): own for variable, own, _ in self._waiting}
@@ -63,10 +68,11 @@ class Exchange:
 
 
 class Exchanging:
-    """Looks at the clean and the averaged weights of an optimizer with rules, from outside of graphs."""
+    """Looks at the clean and the evaluated weights of an optimizer with rules, from outside of graphs."""
 
     built: bool
     interventions: Sequence[Any]
+    masks: Any
     _held: Exchange
     _offsets: Any
     _under_way: bool
@@ -79,8 +85,8 @@ class Exchanging:
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Like `clean`, but with the averaged weights where a rule keeps an average for evaluation."""
-        with self._exchanged(self._averages()):
+        """Like `clean`, but with what rules show evaluations: averages, rounded or slow weights."""
+        with self._exchanged(self._evaluated()):
             yield
 
     @property
@@ -91,7 +97,7 @@ class Exchanging:
     def hold(self) -> None:
         """Like `evaluation`, but until `release`, `begin_iteration` or `end_iteration`."""
         if not self._held:
-            self._held.put_in(trainable_variables(self), self._clean() | self._averages())
+            self._held.put_in(trainable_variables(self), self._clean() | self._evaluated())
 
     def release(self) -> bool:
         """Ends `hold`; outside of graphs.
@@ -100,6 +106,10 @@ class Exchanging:
             Whether nobody has written to the weights meanwhile; what was written stays.
         """
         return self._held.take_out()
+
+    def keep_held(self) -> None:
+        """Ends `hold`, and what it has put in stays."""
+        self._held.keep()
 
     @contextlib.contextmanager
     def _exchanged(self, values: Mapping[int, Any]) -> Iterator[None]:
@@ -118,8 +128,12 @@ class Exchanging:
         clean = dict(zip(map(id, self._offsets.variables), self._offsets.clean_values(), strict=True))
         return clean | self._held.own_values()
 
-    def _averages(self) -> dict[int, Any]:
-        averages: dict[int, Any] = {}
+    def _evaluated(self) -> dict[int, Any]:
+        """What evaluations see of the weights that rules show otherwise, by the identity of the weights."""
+        clean, found = self._clean(), {}
         for rule in self.interventions if self.built else ():
-            averages |= getattr(rule, "evaluation_weights", dict)()
-        return averages
+            for weight in rule.variables if rule.evaluates else ():
+                value = found.get(id(weight), clean.get(id(weight), weight))
+                found[id(weight)] = rule.evaluated(weight, ops.copy(value))
+        weights = {id(v): v for v in trainable_variables(self)}
+        return {key: self.masks.held(weights[key], value) for key, value in found.items()}

@@ -26,6 +26,12 @@ def layers_of(model: Any) -> list[Any]:
     return list(model._flatten_layers())
 
 
+def set_compiled_optimizer(model: Any, optimizer: Any) -> None:
+    """Makes a compiled model save this optimizer, and not the one that it was compiled with."""
+    if model.compiled:
+        model._compile_config.config["optimizer"] = optimizer
+
+
 def own_trainable_variables(layer: Any) -> list[Any]:
     """Returns the trainable weights of a layer itself, without those of the layers in it."""
     return list(layer._trainable_variables)

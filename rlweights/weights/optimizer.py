@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from rlweights.weights import backend, keras_internals, nonfinite, replicas, slots
+from rlweights.weights import backend, keras_internals, nonfinite, replicas
 from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.backend import as_written
 from rlweights.weights.branches import only_if
@@ -17,7 +17,9 @@ from rlweights.weights.exchange import Exchange, Exchanging
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback, FeedbackBoard
 from rlweights.weights.layers import Anatomy
+from rlweights.weights.masks import Masks
 from rlweights.weights.offsets import Offsets
+from rlweights.weights.slots import Slots
 
 _OWN_VALUE = "own_value_"
 
@@ -98,7 +100,9 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         self._held = Exchange()
         self._saved_paths: Sequence[str] = ()
         self._saved_selections: Sequence[Sequence[int]] = ()
-        self._beginnings: dict[int, float] = {}
+        self.masks = Masks(self.interventions)
+        """The entries that rules hold where they are."""
+        self._gradients: dict[int, Any] = {}
 
     # Building -------------------------------------------------------------------------------------
 
@@ -135,8 +139,10 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         if self.on_nonfinite is not None:
             self._skipped = self.add_variable(shape=(), dtype="int64", name="skipped_updates")
         self.anatomy = Anatomy(variables)
+        self.kept = Slots(self.inner)
+        """What the inner optimizer keeps of each weight."""
         if any(rule.touches_slots for rule in self.interventions):
-            self._beginnings = slots.beginnings(self.inner, variables)
+            self.kept.keep_beginnings()
         chosen = self._saved_selections or [None] * len(self.interventions)
         for rule, indices in zip(self.interventions, chosen, strict=True):
             rule.bind(self, variables, indices)
@@ -148,12 +154,26 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         return super().variables + self.inner.variables
 
     def slots(self, variable: Variable) -> list[Variable]:
-        """Returns the inner optimizer's per-weight state of `variable` (moments, ...)."""
-        return slots.of(self.inner, variable)
+        """Returns the inner optimizer's per-weight state of `variable` (moments, ...).
 
-    def slot_beginning(self, slot: Variable) -> float:
-        """Returns what a slot of the inner optimizer was made with: 0, but for a few like Ftrl's."""
-        return self._beginnings.get(id(slot), 0.0)
+        Raises:
+            KeyError: If the optimizer was built without it.
+        """
+        return self.kept.of(variable)
+
+    def gradient_of(self, variable: Variable) -> Tensor:
+        """Returns the gradient that the step under way was given for `variable`; zero where it was none.
+
+        Raises:
+            ValueError: If no step has a gradient of its own, or each replica has another one.
+        """
+        if self.inner.gradient_accumulation_steps or backend.replicas(self) > 1:
+            raise ValueError(
+                "gradients are read where each step has one of its own: without "
+                "`gradient_accumulation_steps`, and outside of strategies of several replicas"
+            )
+        gradient = self._gradients.get(id(variable))
+        return ops.zeros_like(variable) if gradient is None else ops.convert_to_tensor(gradient)
 
     # One optimizer step ---------------------------------------------------------------------------
 
@@ -193,12 +213,18 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     def _step(self, grads: Sequence[Tensor], trainable_variables: list[Variable] | None) -> None:
         step = ops.copy(self.inner.iterations)
         self._offsets.restore()
-        self.inner.apply(grads, trainable_variables)
+        weights = trainable_variables or keras_internals.trainable_variables(self)
+        self.inner.apply(self.masks.gradients(weights, grads), trainable_variables)
+        self.masks.hold(weights)
         given = None if trainable_variables is None else {id(v) for v in trainable_variables}
 
         def rewrite() -> None:
-            for rule in self._placed("after_step"):
-                rule.apply(step, given)
+            self._gradients = {id(v): g for v, g in zip(weights, grads, strict=False) if g is not None}
+            try:
+                for rule in self._placed("after_step"):
+                    rule.apply(step, given)
+            finally:
+                self._gradients = {}
 
         if self.inner.gradient_accumulation_steps:  # a micro batch is no step: nothing was updated
             ahead = ops.copy(self.inner.iterations)

@@ -1,6 +1,5 @@
 """What an optimizer keeps of each weight: moments, accumulators, averages."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
@@ -9,29 +8,54 @@ from rlweights.weights import keras_internals
 from rlweights.weights.arrays import Variable
 
 
-def of(optimizer: Any, variable: Variable) -> list[Variable]:
-    """Returns the state that a Keras optimizer keeps of one weight.
+class Slots:
+    """The state that a built Keras optimizer keeps of each weight.
 
-    Raises:
-        KeyError: If the optimizer was built without the weight.
+    It is looked for once: inside of a branch Keras does not know its variables.
+
+    Args:
+        optimizer: The optimizer, as it was built: fresh.
     """
-    index = keras_internals.variable_index(optimizer, variable)
-    weights = keras_internals.trainable_variables(optimizer)
-    own = {id(v) for v in optimizer.variables}
 
-    def is_of(slot: Any, weight: Variable) -> bool:
-        if slot is None:  # of this weight nothing is kept
-            return True
-        name = getattr(slot, "name", "")
-        return name.startswith(f"{weight.path.replace('/', '_')}_") or name == weight.name
+    def __init__(self, optimizer: Any):
+        weights = keras_internals.trainable_variables(optimizer)
+        own = {id(v) for v in optimizer.variables}
 
-    # A list of as many entries as weights need not be one of slots: each entry must bear its weight's name.
-    lists = [v for v in vars(optimizer).values() if isinstance(v, list | tuple) and len(v) == len(weights)]
-    slots = [each for each in lists if all(map(is_of, each, weights))]
-    return [each[index] for each in slots if id(each[index]) in own]
+        def is_of(slot: Any, weight: Variable) -> bool:
+            if slot is None:  # of this weight nothing is kept
+                return True
+            name = getattr(slot, "name", "")
+            return name.startswith(_prefix(weight)) or name == weight.name
+
+        # A list of as many entries as weights need not be one of slots: each entry must bear its weight's name.
+        lists = [
+            v for v in vars(optimizer).values() if isinstance(v, list | tuple) and len(v) == len(weights)
+        ]
+        slots = [each for each in lists if all(map(is_of, each, weights))]
+        self._of = {id(w): [each[i] for each in slots if id(each[i]) in own] for i, w in enumerate(weights)}
+        self._beginnings: dict[int, float] = {}
+
+    def of(self, weight: Variable) -> list[Variable]:
+        """Returns the state of one weight.
+
+        Raises:
+            KeyError: If the optimizer was built without the weight.
+        """
+        return list(self._of[id(weight)])
+
+    def named(self, weight: Variable) -> dict[str, Variable]:
+        """Returns the state of one weight by the names that Keras gives it: "momentum", "velocity", ..."""
+        return {slot.name.removeprefix(_prefix(weight)): slot for slot in self.of(weight)}
+
+    def keep_beginnings(self) -> None:
+        """Reads what each slot holds everywhere, for `beginning`; before the first step."""
+        slots = [slot for each in self._of.values() for slot in each if 0 not in slot.shape]
+        self._beginnings = {id(slot): float(ops.max(slot)) for slot in slots}
+
+    def beginning(self, slot: Variable) -> float:
+        """Returns what a slot was made with: 0, but for a few like Ftrl's."""
+        return self._beginnings.get(id(slot), 0.0)
 
 
-def beginnings(optimizer: Any, variables: Sequence[Variable]) -> dict[int, float]:
-    """Returns the value that each slot of a fresh optimizer holds everywhere, by its identity."""
-    slots = (slot for variable in variables for slot in of(optimizer, variable))
-    return {id(slot): float(ops.max(slot)) for slot in slots if 0 not in slot.shape}
+def _prefix(weight: Variable) -> str:
+    return f"{weight.path.replace('/', '_')}_"

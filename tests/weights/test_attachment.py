@@ -1,5 +1,7 @@
 """Rules in Keras' own training: clean weights on every way out; what is written between steps survives."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -350,3 +352,31 @@ def test_the_progress_line_of_many_layers_is_short_unless_each_is_wanted():
 
     assert names() == ["weights/norm", "weights/rms", "weights/max"]
     assert len(names(per_layer=True)) == 63
+
+
+# Stripping ------------------------------------------------------------------------------------------
+
+
+def test_a_stripped_model_is_what_was_evaluated_and_loads_without_rules(tmp_path):
+    model = compiled(
+        rw.Pruning(0.5, end=2, every=1), Averaging(0.9), exploration(), rate=0.1, jit_compile=True
+    )
+    fit(model, rw.WeightMonitor(), validation_data=data(seed=1))
+    with model.optimizer.evaluation():
+        evaluated = weights(model)
+    with model.optimizer.clean():
+        assert any(np.any(value != weights(model)[path]) for path, value in evaluated.items())
+    assert rw.strip(model) is model
+    assert_same(weights(model), evaluated)
+    kernels = [v for v in model.trainable_variables if v.name == "kernel"]
+    assert all(np.mean(v.numpy() == 0) == 0.5 for v in kernels)
+    model.save(tmp_path / "plain.keras")
+    with zipfile.ZipFile(tmp_path / "plain.keras") as file:
+        assert b"rlweights" not in file.read("config.json")
+    loaded = keras.saving.load_model(tmp_path / "plain.keras")
+    assert_same(weights(loaded), evaluated)
+    assert type(loaded.optimizer) is keras.optimizers.SGD
+    fit(model)  # goes on without rules: what was held is free
+    assert all(np.mean(v.numpy() == 0) < 0.5 for v in kernels)
+    with pytest.raises(ValueError, match="carries no interventions"):
+        rw.strip(model)

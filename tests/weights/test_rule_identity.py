@@ -13,7 +13,7 @@ from rlweights.weights.interventions import RULES
 from support.keras_models import assert_same, data, small_model, weights
 
 MAKE = {"projection": lambda: rw.Projection(keras.constraints.NonNeg), "increment": lambda: rw.Increment(0.1)}
-MAKE |= {"noise": lambda: rw.Noise(0.1)}
+MAKE |= {"noise": lambda: rw.Noise(0.1), "pruning": lambda: rw.Pruning(0.5, end=1)}
 
 
 def made(name):

@@ -37,5 +37,5 @@ def test_its_optimizer_is_where_it_was():
     assert int(optimizer.iterations) == 4
     assert [type(rule).__name__ for rule in optimizer.interventions] == ["Clipping", "Noise", "Averaging"]
     assert len(optimizer.inner.variables) == 2 + 2 * 4
-    for average in optimizer.interventions[2].evaluation_weights().values():
+    for average in optimizer.interventions[2].averages:
         assert np.asarray(average).any()

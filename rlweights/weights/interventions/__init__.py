@@ -10,12 +10,16 @@ from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.interventions.increment import Increment
 from rlweights.weights.interventions.noise import AdaptiveNoise, Noise
 from rlweights.weights.interventions.projection import Projection
+from rlweights.weights.interventions.pruning import Pruning
 from rlweights.weights.interventions.recycling import Recycling
 from rlweights.weights.interventions.shrinkage import Shrinkage
 
 RULES: dict[str, type[Intervention]] = {
     snake_case(rule.__name__): rule
-    for rule in (Clipping, Projection, Noise, AdaptiveNoise, Increment, Shrinkage, Recycling, Averaging)
+    for rule in (
+        *(Clipping, Projection, Noise, AdaptiveNoise, Increment, Shrinkage, Recycling, Averaging),
+        *(Pruning,),
+    )
 }
 """The built-in rules by the name that agent files use."""
 
@@ -44,6 +48,7 @@ __all__ = [
     "Intervention",
     "Noise",
     "Projection",
+    "Pruning",
     "Recycling",
     "Shrinkage",
     "get",

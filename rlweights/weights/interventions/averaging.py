@@ -69,9 +69,9 @@ class Averaging(Intervention):
         )
         return {"distance": ops.sqrt(total / size)}
 
-    def evaluation_weights(self) -> dict[int, Any]:
-        """Returns the averages by the identity of their weights."""
-        return {id(v): average for v, average in zip(self.variables, self.averages, strict=True)}
+    def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
+        """Returns the average."""
+        return ops.cast(self.averages[self._places[id(weight)]], weight.dtype)
 
     def _moved(self, average: Variable, weight: Variable, step: Scalar) -> Tensor:
         decay = self.decay(step)

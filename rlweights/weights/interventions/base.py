@@ -22,8 +22,10 @@ class Intervention(Configured, Context):
     """A rule that rewrites weights inside the compiled training step.
 
     A subclass implements one pure method of one weight: `update` returns its new value (and is written
-    with `assign`), or `delta` returns what to add (written with `assign_add`). It may also create state
-    in `build`, adapt that state in `begin_iteration`, and measure itself in `observe`.
+    with `assign`), or `delta` returns what to add (written with `assign_add`). All else has a default: state
+    is created in `build` and adapted in `begin_iteration`, `survey` (which looks at all weights at once) or
+    `finish`; `every` and `due` say when the rule acts, `mask` which entries it holds, `evaluated` what
+    evaluations and exports see, `observe` what is measured.
 
     ======================  ===================================================  ===================
     placement               the weights change                                   then
@@ -46,6 +48,8 @@ class Intervention(Configured, Context):
     """The placements that make sense for the rule; any other is refused."""
     default_on: ClassVar[Selector | None] = None
     """What `on=None` selects; None: every trainable weight."""
+    every: int = 1
+    """Uses of the placement from one time that the rule acts to the next; set it in `__init__`."""
     metric_names: Sequence[str] = ()
     """Names of the metrics that `observe` returns besides `relative_change`; `build` may set others."""
 
@@ -96,8 +100,23 @@ class Intervention(Configured, Context):
         """Returns what to add to `weight` [...]. Pure: it must not assign (arguments as `update`)."""
         raise NotImplementedError
 
+    def due(self, step: Scalar) -> Scalar | None:
+        """Returns whether the rule acts at this use of its placement, a scalar bool; None: always.
+
+        When it does not, nothing of it is computed. By default it acts each `every` uses, the first time at
+        the use number `every`.
+        """
+        return None if self.every == 1 else ops.equal(ops.mod(self._applications + 1, self.every), 0)
+
     def begin_iteration(self, step: Scalar) -> None:
         """Adapts the rule's own state, in the graph, before an iteration and its draw begin."""
+
+    def survey(self, weights: Sequence[Variable], step: Scalar) -> None:
+        """Looks at all selected weights at once, in the graph, before the rule rewrites the first of them.
+
+        The weights are clean. What is found out (a threshold, a norm, a mask) is assigned to the rule's own
+        state, where `update` and `delta` read it.
+        """
 
     def finish(self, step: Scalar) -> None:
         """Updates the rule's own state, in the graph, after all its weights were rewritten."""
@@ -105,6 +124,26 @@ class Intervention(Configured, Context):
     def update_slot(self, weight: Variable, slot: Variable, step: Scalar) -> Tensor | None:
         """Returns the new value of one optimizer slot of `weight`, or None to leave it alone."""
         return None
+
+    def mask(self, weight: Variable) -> Tensor | None:
+        """Returns which entries of `weight` are free, bool, broadcast to [...]; None: all of them.
+
+        The others are held at `anchor`: nothing else moves them, and the optimizer sees no gradient of them.
+        """
+        return None
+
+    def anchor(self, weight: Variable) -> Tensor:
+        """Returns where entries that are not free are held, broadcast to [...]."""
+        return ops.zeros([], weight.dtype)
+
+    def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
+        """Returns what evaluations and exports see of `weight` [...].
+
+        Args:
+            weight: The weight.
+            value: What the rules before this one let them see, at first the clean weight [...].
+        """
+        return value
 
     def limit(self, weight: Variable, step: Scalar) -> Any:
         """Returns the largest |w| that the rule leaves behind, a scalar, for charts to draw; None: any."""
@@ -146,6 +185,11 @@ class Intervention(Configured, Context):
                 owner.feedback.bind(value)
         self._applications = self.add_variable("applications", dtype="int64", initial=0)
         self.build(self.variables)
+        if self.placement.startswith("during_") and self.due(ops.zeros([], "int32")) is not None:
+            raise ValueError(
+                f"{self.name}: what is undone is drawn anew each time, so `every` and `due` do not go with "
+                f"the placement {self.placement!r}"
+            )
         names = ("relative_change", *self.metric_names)
         self.metrics = {name: self.add_variable(name.replace("/", ".")) for name in names}
 
@@ -179,29 +223,43 @@ class Intervention(Configured, Context):
         acting = self.acting_on(given)
         if not acting:
             return
+        due = self.due(step)
+        if due is None:
+            every = self._owner.metrics_every if self.placement == "after_step" else 1
+            self._act(acting, step, every)
+        else:
+            only_if(due, lambda: self._act(acting, step, 1))
+        self._applications.assign_add(1)
+
+    def _act(self, acting: Sequence[Variable], step: Scalar, metrics_every: int) -> None:
         before = _values(self.variables)
+        self.survey(self.variables, step)
         for variable in acting:
-            if self.adds:
-                variable.assign_add(self._checked(self.delta(variable, step), variable, "delta"))
-            elif (new := self.update(variable, step)) is not variable:
-                variable.assign(self._checked(new, variable, "update"))
+            self._rewrite(variable, step)
             for slot in self._owner.slots(variable) if self.touches_slots else ():
                 if (rewritten := self.update_slot(variable, slot, step)) is not None:
                     slot.assign(rewritten)
-        every = self._owner.metrics_every if self.placement == "after_step" else 1
-        if every == 1:
+        if metrics_every == 1:
             self._record(before, _values(self.variables), step)
         else:
             # What nobody looks at need not be measured: at small batches measuring costs more than the rule.
-            due = ops.equal(ops.mod(step + 1, every), 0)
-            only_if(due, lambda: self._record(before, _values(self.variables), step))
-        self._finish(step)
+            measured = ops.equal(ops.mod(step + 1, metrics_every), 0)
+            only_if(measured, lambda: self._record(before, _values(self.variables), step))
+        self.finish(step)
+
+    def _rewrite(self, variable: Variable, step: Scalar) -> None:
+        if self.adds:
+            change = self._checked(self.delta(variable, step), variable, "delta")
+            variable.assign_add(self._owner.masks.free(variable, change))
+        elif (new := self.update(variable, step)) is not variable:
+            variable.assign(self._owner.masks.held(variable, self._checked(new, variable, "update")))
 
     def offsets(self, step: Scalar) -> list[tuple[Variable, Tensor]]:
         """Returns the weights that are not frozen, each with the difference that the rule makes to it."""
         acting = {id(v) for v in self.acting_on()}
         if not acting:
             return []
+        self.survey(self.variables, step)
         before, after, differences = _values(self.variables), [], []
         for variable, value in zip(self.variables, before, strict=True):
             if id(variable) not in acting:
@@ -211,16 +269,28 @@ class Intervention(Configured, Context):
                 difference = self._checked(self.delta(variable, step), variable, "delta")
             else:
                 difference = self._checked(self.update(variable, step), variable, "update") - value
+            difference = self._owner.masks.free(variable, difference)
             differences.append((variable, difference))
             after.append(value + difference)
         self._record(before, after, step)
-        self._finish(step)
+        self.finish(step)
+        self._applications.assign_add(1)
         return differences
 
     @property
     def touches_slots(self) -> bool:
         """Whether the rule rewrites optimizer slots, too."""
         return type(self).update_slot is not Intervention.update_slot
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rule holds entries of weights."""
+        return type(self).mask is not Intervention.mask
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether evaluations see other weights than the clean ones for the rule."""
+        return type(self).evaluated is not Intervention.evaluated
 
     def _checked(self, value: Any, variable: Variable, method: str) -> Tensor:
         """Refuses a wrong shape or dtype while the graph is built: broadcasting would hide the error."""
@@ -241,10 +311,6 @@ class Intervention(Configured, Context):
         self.metrics["relative_change"].assign(change / ops.maximum(norm, 1e-12))
         for name, value in self.observe(before, after, step).items():
             self.metrics[name].assign(ops.cast(value, "float32"))
-
-    def _finish(self, step: Scalar) -> None:
-        self.finish(step)
-        self._applications.assign_add(1)
 
 
 def _values(variables: Sequence[Any]) -> list[Any]:

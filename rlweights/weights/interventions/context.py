@@ -102,6 +102,39 @@ class Context:
         """Names the random stream of a weight, by its place in the selection: paths may change on loading."""
         return f"{self.name}/{stream}/{self._places.get(id(weight), '')}"
 
+    def slot(self, weight: Variable, *names: str) -> Variable:
+        """Returns what the inner optimizer keeps of `weight` under a name, such as "momentum" [...].
+
+        Args:
+            weight: The weight.
+            *names: Names, as Keras has them; the first one that there is.
+
+        Raises:
+            ValueError: If the inner optimizer keeps nothing of that name.
+        """
+        kept = self._owner.kept.named(weight)
+        for name in names:
+            if name in kept:
+                return kept[name]
+        inner = type(self._owner.inner).__name__
+        raise ValueError(
+            f"{self.name}: {inner} keeps no {' or '.join(map(repr, names))} of {weight.path}; it keeps "
+            f"{', '.join(kept) or 'nothing'}. Use another optimizer, or other arguments of it"
+        )
+
+    def gradient(self, weight: Variable) -> Tensor:
+        """Returns the gradient [...] of `weight` that the present step was given, zero outside of a step.
+
+        It is the whole one, with the entries that rules hold, and as the loss gives it: not clipped.
+
+        Raises:
+            ValueError: If the inner optimizer accumulates gradients, or there are several replicas.
+        """
+        try:
+            return self._owner.gradient_of(weight)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
     def inputs_of(self, weight: Variable) -> tuple[int, ...]:
         """Returns the axes of the kernel of `weight` that are summed over in one unit, as its layer says.
 

@@ -59,7 +59,7 @@ class Recycling(Intervention):
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every!r}")
         self.tau = self.strength(tau, "tau", minimum=0.0)
-        self.every = int(every)
+        self._every = int(every)
         self._units = {k: [v] if isinstance(v, str) else list(v) for k, v in (units or {}).items()}
         self._scores: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
@@ -174,7 +174,7 @@ class Recycling(Intervention):
         """Returns the optimizer slot with the entries of dormant units as they began, which mostly is 0."""
         if tuple(slot.shape) != tuple(weight.shape):
             return None
-        beginning = self._owner.slot_beginning(slot)
+        beginning = self._owner.kept.beginning(slot)
         return self._rewritten(weight, ops.copy(slot), beginning * ops.ones_like(slot), step, beginning)
 
     def _rewritten(
@@ -192,7 +192,7 @@ class Recycling(Intervention):
         return value
 
     def _due(self) -> Tensor:
-        return ops.equal(ops.mod(self._applications + 1, self.every), 0)
+        return ops.equal(ops.mod(self._applications + 1, self._every), 0)
 
     def observe(
         self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar

@@ -1,0 +1,58 @@
+"""Entries of weights that rules hold where they are: pruned ones at zero, frozen ones at their values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from rlweights.weights.arrays import Tensor, Variable
+from rlweights.weights.interventions.base import Intervention
+
+
+class Masks:
+    """What all rules together hold, which nothing that writes weights gets past.
+
+    The optimizer's step is given gradients that are zero there, so that its moments stay at zero, too; what
+    it, a later rule, a draw of noise or an average still makes of a held entry is put right before it is
+    written. So the order of the rules does not matter to what is held.
+
+    Args:
+        rules: All rules of an optimizer, in their order.
+    """
+
+    def __init__(self, rules: Sequence[Intervention]):
+        self._rules = [rule for rule in rules if rule.holds]
+
+    def of(self, weight: Variable) -> list[tuple[Tensor, Tensor]]:
+        """Returns masks (True where an entry is free) and anchors of a weight, each broadcast to [...]."""
+        found = []
+        for rule in self._rules:
+            if any(weight is each for each in rule.variables) and (mask := rule.mask(weight)) is not None:
+                found.append((mask, ops.cast(rule.anchor(weight), weight.dtype)))
+        return found
+
+    def held(self, weight: Variable, value: Tensor) -> Tensor:
+        """Returns a value [...] of a weight with the held entries at their anchors."""
+        for mask, anchor in self.of(weight):
+            value = ops.where(mask, ops.cast(value, weight.dtype), anchor)
+        return value
+
+    def free(self, weight: Variable, change: Tensor) -> Tensor:
+        """Returns a gradient or difference [...] of a weight with zeros for the held entries."""
+        for mask, _ in self.of(weight):
+            change = ops.convert_to_tensor(change)
+            change = ops.where(mask, change, ops.zeros_like(change))
+        return change
+
+    def gradients(self, weights: Sequence[Variable], gradients: Sequence[Tensor | None]) -> list[Any]:
+        """Returns gradients of weights, in their order, with zeros for the held entries."""
+        if not self._rules:
+            return list(gradients)
+        pairs = zip(weights, gradients, strict=True)
+        return [None if g is None else self.free(w, g) for w, g in pairs]
+
+    def hold(self, weights: Sequence[Variable]) -> None:
+        """Writes the anchors into the held entries of weights."""
+        for weight in weights:
+            if self.of(weight):
+                weight.assign(self.held(weight, ops.copy(weight)))
