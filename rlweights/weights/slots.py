@@ -27,7 +27,7 @@ class Slots:
             name = getattr(slot, "name", "")
             return name.startswith(_prefix(weight)) or name == weight.name
 
-        # A list of as many entries as weights need not be one of slots: each entry must bear its weight's name.
+        # A list of as many entries as weights need not be one of slots: each must bear its weight's name.
         lists = [
             v for v in vars(optimizer).values() if isinstance(v, list | tuple) and len(v) == len(weights)
         ]
