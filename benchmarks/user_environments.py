@@ -64,8 +64,8 @@ class Ending(NamedTuple):
     def cell(self) -> str:
         """The ending as a cell of a Markdown table."""
         code = "no end" if self.code is None else str(self.code)
-        line = self.line if len(self.line) <= 240 else f"{self.line[:240]}..."
-        escaped = re.sub(r"([|*_<])", r"\\\1", line)
+        line = self.line if len(self.line) <= 400 else f"{self.line[:400]}..."
+        escaped = re.sub(r"([|*<]|(?<!\w)_|_(?!\w)|(?<=_)_|_(?=_))", r"\\\1", line)
         return f"**{code}** {'' if self.clean else '(no clean line) '}{escaped}"
 
 

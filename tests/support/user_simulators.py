@@ -14,13 +14,15 @@ from gymnasium.spaces import Box, Discrete
 
 from support.user_environments import FLOAT, PROCESSES, Brought
 
+LONG = ["budget.total_timesteps=100_000", "evaluation.final_episodes=100"]
+
 SETTINGS: dict[str, list[list[str]]] = {
     "Season": [["budget.total_timesteps=100_000"]],
     "Valve": [["budget.total_timesteps=20_480"]],
-    "Bandit": [["budget.total_timesteps=20_480"]],
-    "BanditFloat": [["budget.total_timesteps=20_480"]],
-    "BanditInt8": [["budget.total_timesteps=20_480"]],
-    "BanditSigned": [["budget.total_timesteps=20_480"]],
+    "Bandit": [LONG],
+    "BanditFloat": [LONG],
+    "BanditInt8": [LONG],
+    "BanditSigned": [LONG],
     "Single": [[], ["environment.num_envs=1", "evaluation.episodes=0", "evaluation.final_episodes=0"]],
     "Dies": [[], PROCESSES],
     "DiesInReset": [[], PROCESSES],

@@ -91,7 +91,7 @@ class WatchedProcesses(gym.vector.AsyncVectorEnv):
             waiting = {i: pipe for i, pipe in waiting.items() if pipe not in ready}
             if waiting and not ready:
                 self._lost = True
-                others = f" (nor have {len(waiting) - 1} others)" if len(waiting) > 1 else ""
+                others = f" (nor have {len(waiting) - 1} more)" if len(waiting) > 1 else ""
                 raise BrokenEnvironment(
                     f"{self.called}: environment {next(iter(waiting))} has not answered {what}() for "
                     f"{self._patience:g} seconds{others}: environment.timeout"

@@ -191,14 +191,12 @@ class Singles:
                 raise refusal(self._source, key, given[found[1]], why, hint=hint) from error
             if isinstance(error, gym.error.Error | ImportError):
                 raise refusal(self._source, "environment.id", section.id, text + aside) from error
-            why = (
-                re.sub(
-                    r" was raised from the environment creator for .*? with kwargs \(.*?\)",
-                    "",
-                    described(error),
-                )
-                + aside
-            )
+            pattern = r" was raised from the environment creator for .*? with kwargs \(.*?\)"
+            why = re.sub(pattern, "", described(error))
+            if missed := re.fullmatch(r"TypeError: \S+ missing \d+ required [\w-]+ arguments?: (.*)", why):
+                keys = [f"environment.kwargs.{name}" for name in re.findall(r"'(\w+)'", missed[1])]
+                why += f": {', '.join(keys)}"
+            why += aside
             if given:
                 key = "evaluation.kwargs" if self._own else "environment.kwargs"
                 raise refusal(self._source, key, given, why) from error

@@ -272,6 +272,15 @@ def test_arrays_become_tuples_where_a_tuple_is_wanted_and_objects_stay():
         factory(Brought, "environment.kwargs.table='python:set#00000000'").spaces()
 
 
+def test_arguments_that_are_missing_are_named_by_their_keys():
+    class Wants(Brought):
+        def __init__(self, seed, table):
+            super().__init__()
+
+    with pytest.raises(ConfigError, match=r"'seed' and 'table': environment.kwargs.seed, env.*table$"):
+        factory(Wants).spaces()
+
+
 def test_a_class_from_a_file_a_module_and_an_instance(tmp_path, monkeypatch):
     source = f"import beside\nfrom {__name__} import Brought\nclass Mine(Brought):\n    pass\n"
     (tmp_path / "my_env.py").write_text(source)
