@@ -7,8 +7,8 @@ Each `gymnasium.Env` that the files define is trained in a process of its own,
 defaults, or with what the file's `SETTINGS` say. Prints a Markdown table: the environment, what it brings,
 the exit code, and the last line that the command said.
 
-`--before PAGE` takes over what such a table says of an earlier version. `--package CHECKOUT --by-id` prints
-one: the package of that checkout trains in environments that are registered by an id. Exits with 1 if a
+`--before PAGE` takes over what a page says of an earlier version. `--package CHECKOUT --by-id` prints such a
+page: the package of that checkout trains in environments that are registered by an id. Exits with 1 if a
 process said more than a line about what went wrong, or took too long.
 """
 
@@ -30,7 +30,7 @@ import gymnasium as gym
 
 ROOT = Path(__file__).parents[1]
 FILES = ["support/user_environments.py", "support/user_simulators.py"]
-"""The environments that docs/user-environments.md is about, in the folder `tests`."""
+"""The environments that docs/measured/user-environments.md is about, in the folder `tests`."""
 
 SHORT = {
     "budget.total_timesteps": "4096",
@@ -162,11 +162,20 @@ def labelled(name: str, changes: Sequence[str]) -> str:
     return ", ".join(f"`{each}`" for each in (name, *changes))
 
 
-def last_column(page: Path) -> dict[str, str]:
-    """The last cell of each row of the tables in a page, by the first one."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    cells = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines if line[:3] == "| `"]
-    return {each[0]: each[-1] for each in cells}
+def earlier(page: Path) -> dict[str, str]:
+    """What a page's table says of an earlier version, by the first cell of each row.
+
+    That is its column "before" or, in the table of the earlier version itself, the last one.
+    """
+    found: dict[str, str] = {}
+    column = -1
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        if "before" in cells:
+            column = cells.index("before")
+        elif line[:3] == "| `":
+            found[cells[0]] = cells[column]
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = [name for module in modules.values() for name in environments(module)]
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"there is no environment {unknown[0]!r}; there are: {', '.join(known)}")
-    before = last_column(options.before) if options.before else None
+    before = earlier(options.before) if options.before else None
     trials = Trials(folder, options.package.resolve(), options.by_id, options.patience)
     columns = ["environment", "what it brings", *([] if before is None else ["before"]), "ended"]
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
