@@ -30,20 +30,25 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("rlweights needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@echo "making a Python environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing rlweights and TensorFlow into $(VENV): about 1.5 GB, a minute or more"
 	$(PIP) -e '.[classic-control]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing what the tests need into $(VENV): a minute or more"
 	$(PIP) -e '.[classic-control,test]'
 	touch $@ $(VENV)/.run
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing what contributors need into $(VENV): a minute or more"
 	$(PIP) -e '.[classic-control,test,dev]'
 	touch $@ $(VENV)/.run $(VENV)/.test
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing what the documentation needs into $(VENV)"
 	$(PIP) -e '.[docs]'
 	touch $@

@@ -1,8 +1,6 @@
 """Lists the agents that come with rlweights: `rlweights agents`."""
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 
 def agents() -> None:
@@ -12,19 +10,24 @@ def agents() -> None:
     configure()
     from rlweights.running.config import agent_file
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("agent", "environment", "algorithm", "rules", "expected"):
-        table.add_column(column, no_wrap=True)
-    for name, path in agent_file.shipped().items():
-        agent = agent_file.load(path)
-        table.add_row(
+    agents = {name: agent_file.load(path) for name, path in agent_file.shipped().items()}
+    rows = [("agent", "environment", "trained by", "steps", "expected")]
+    rows += [
+        (
             name,
-            agent.environment.id + (" (xla)" if agent.environment.backend == "tensorflow" else ""),
-            agent.algorithm.name,
-            ", ".join(rule.rule for rule in agent.interventions) or "none",
+            agent.environment.id,
+            agent.algorithm.name + (", xla" if agent.environment.backend == "tensorflow" else ""),
+            f"{agent.budget.total_timesteps:,}",
             f"{agent.expect.mean_reward:g}" if agent.expect else "-",
         )
-    Console().print(table)
+        for name, agent in agents.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, agent in zip(rows, [None, *agents.values()], strict=True):
+        justified = [str.ljust] * 3 + [str.rjust] * 2
+        typer.echo(" ".join(j(text, width) for j, text, width in zip(justified, row, widths, strict=True)))
+        if agent is not None and agent.interventions:
+            typer.echo(f"    with {', '.join(rule.rule for rule in agent.interventions)}")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,19 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
+def waiting(what: str, quiet: bool = False) -> Iterator[None]:
+    """Shows on a terminal what takes a while, for the time of a `with` block; nothing of it stays."""
+    shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    if shown:
+        print(f"\r{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
 def _held_back_stderr() -> Iterator[None]:
     """Holds back the standard error of the process, and shows it only if something fails.
 

@@ -1,10 +1,14 @@
 """The `rlweights` command: everything under one name."""
 
 import os
+import platform
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
+import rlweights
 from rlweights.agents import agents
 from rlweights.backend import check_backend
 from rlweights.compare import compare
@@ -19,10 +23,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Policy-gradient agents for Gymnasium, with weight interventions inside the compiled step.",
 )
 for command in (train, evaluate, play, export, compare, agents, study):
     app.command()(command)
+
+
+def _told(wanted: bool) -> None:
+    """Prints the versions of what training depends on, and ends."""
+    if wanted:
+        parts = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "gymnasium", "numpy")]
+        typer.echo(
+            f"rlweights {rlweights.__version__} ({', '.join(parts)}, Python {platform.python_version()})"
+        )
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_told, is_eager=True, help="Print the versions.")
+    ] = False,
+) -> None:
+    """Policy-gradient agents for Gymnasium, with weight interventions inside the compiled step."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Compares runs: `rlweights compare runs/cartpole/* runs/cartpole_plain/*`."""
+"""Compares runs: `rlweights compare runs/cartpole runs/cartpole_plain`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,9 @@ import typer
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; those of one agent are its seeds.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders of runs: the seeds of one agent.")
+    ],
     tag: Annotated[str, typer.Option("--tag", help="Which scalar.")] = "rollout/ep_rew_mean",
     points: Annotated[int, typer.Option("--points", min=2, help="Rows of the table.")] = 10,
     picture: Annotated[

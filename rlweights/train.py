@@ -1,14 +1,24 @@
 """Trains an agent: `python -m rlweights.train cartpole --seed 1`."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rlweights.backend import check_backend, configure
+from rlweights.backend import check_backend, configure, waiting
 from rlweights.errors import guarded
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _steps(text: str) -> int:
+    """A number of steps: 100000, 100_000 or 1e5."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError, OverflowError):
+            if int(kind(text)) == kind(text):
+                return int(kind(text))
+    raise typer.BadParameter(f"{text!r} is no whole number, such as 100000 or 1e5")
 
 
 @app.command(name="train")
@@ -22,7 +32,14 @@ def train(
     algo: Annotated[str | None, typer.Option("--algo", help="ppo, a2c or reinforce; with --env.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything that is random.")] = None,
     total_timesteps: Annotated[
-        int | None, typer.Option("-n", "--total-timesteps", help="Budget in environment steps.")
+        Any,
+        typer.Option(
+            "-n",
+            "--total-timesteps",
+            parser=_steps,
+            metavar="STEPS",
+            help="Budget in environment steps: 100000, 1e5.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -53,18 +70,20 @@ def train(
 
     Without arguments: PPO with weight clipping and adaptive parameter noise on CartPole-v1.
     """
-    configure(device)
+    with waiting("loading TensorFlow", quiet):
+        configure(device)
 
-    from rlweights.running import session
-    from rlweights.running.recipe import Recipe
+        from rlweights.running import session
+        from rlweights.running.config.messages import Setting
+        from rlweights.running.recipe import Recipe
 
     changes = list(overrides or ())
     if algo is not None:
-        changes.append(f'algorithm.name="{algo}"')
+        changes.append(Setting(f'algorithm.name="{algo}"', f"--algo {algo}"))
     if total_timesteps is not None:
-        changes.append(f"budget.total_timesteps={total_timesteps}")
+        changes.append(Setting(f"budget.total_timesteps={total_timesteps}", f"-n {total_timesteps}"))
     if seed is not None:
-        changes.append(f"seed={seed}")
+        changes.append(Setting(f"seed={seed}", f"--seed {seed}"))
     if start_optimizer and start is None:
         raise typer.BadParameter("goes with --from", param_hint="--from-optimizer")
     if resume is not None:

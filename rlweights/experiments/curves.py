@@ -53,7 +53,7 @@ def learning_curves(
     resampled within each agent, whole curves at a time (see `rlweights.learning.intervals`).
 
     Args:
-        runs: Run folders; those that lie in one folder are the seeds of one agent.
+        runs: Run folders, or folders of runs; runs that lie in one folder are the seeds of one agent.
         tag: Tag of the scalar.
         points: Number of points P.
         resamples: Number of resamples of the bootstrap.
@@ -62,9 +62,7 @@ def learning_curves(
         ConfigError: If a path is no run folder or holds no such scalar, or the runs have no steps in common.
     """
     groups: dict[str, list[tuple[Array, Array]]] = {}
-    for run in runs:
-        if not run.is_dir():
-            raise ConfigError(f"{run}: no run folder")
+    for run in [each for folder in runs for each in _runs_in(folder)]:
         series = read_scalars(run)
         if tag not in series:
             raise ConfigError(f"{run}: holds no {tag!r}; it holds {', '.join(sorted(series)) or 'nothing'}")
@@ -79,6 +77,14 @@ def learning_curves(
         Curve(name, len(curves), grid, bootstrap_interval(_stacked(grid, curves), resamples=resamples))
         for name, curves in groups.items()
     ]
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """A run folder, or the run folders in a folder, in their order."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no run folder")
+    inside = sorted({path.parent for path in folder.glob("*/events.out.tfevents.*")})
+    return inside if inside and not any(folder.glob("events.out.tfevents.*")) else [folder]
 
 
 def _stacked(grid: Array, curves: Sequence[tuple[Array, Array]]) -> Array:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rlweights.experiments.workers import Ended, Processes, Trial
 from rlweights.learning.intervals import bootstrap_interval
 from rlweights.running.config.schema import Agent
 from rlweights.running.recipe import Recipe
-from rlweights.running.records.console import Console
+from rlweights.running.records.console import LABEL, Console
 from rlweights.running.records.tensorboard_server import watched
 
 
@@ -55,10 +56,18 @@ def train_seeds(
         seeds = range(configuration.seed, configuration.seed + count)
         recipe.changed({"seed": seeds[-1]})  # there may be no such seed
         at_once = min(count, cores())
-        console = Console(0, quiet=quiet)
-        console.start([f"agent        {name}, seeds {seeds[0]} to {seeds[-1]}, {at_once} at once"])
+        steps = configuration.total_iterations * configuration.steps_per_iteration
+        console = Console(count * steps, quiet=quiet, waiting="starting")
+        section = configuration.environment
+        console.start(
+            [
+                f"agent        {name}, seeds {seeds[0]} to {seeds[-1]}, {at_once} at once",
+                f"environment  {section.id} ({section.backend}), {steps:,} steps for each seed",
+                f"runs         {runs / name}",
+            ]
+        )
         with watched(runs, console.message) if watch else contextlib.nullcontext():
-            processes = Processes(at_once)
+            processes = Processes(at_once, _Together(console))
             ended = []
             begins = None if start is None else str(start)
             trials = [
@@ -79,7 +88,7 @@ def train_seeds(
                 if not quiet:
                     console.message(_line(each))
             ended.sort(key=lambda each: trials.index(each.trial))
-            console.summary(_summary(configuration, ended, runs / name))
+            console.summary(_summary(configuration, ended, runs / name, table=quiet))
         for error in dict.fromkeys(each.error for each in ended if each.error):
             print(f"error: {error}", file=sys.stderr)
         codes = [each.code for each in ended if each.code]
@@ -88,8 +97,25 @@ def train_seeds(
     return guarded(session)
 
 
+class _Together:
+    """Shows at one bar how far all seeds are: the sums of steps and rates, and the mean of returns."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._seeds: dict[str, tuple[int, float | None, float | None]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, trial: Trial, env_steps: int, value: float | None, rate: float | None) -> None:
+        with self._lock:
+            self._seeds[trial.name] = env_steps, value, rate
+            steps, values, rates = zip(*self._seeds.values(), strict=True)
+            known = [each for each in values if each is not None]
+            mean = sum(known) / len(known) if known else None
+            self._console.move(sum(steps), mean, sum(each or 0.0 for each in rates) or None)
+
+
 def _line(each: Ended) -> str:
-    return f"{each.trial.name:<13}{_result(each)}"
+    return f"{each.trial.name:<13}{_result(each):<31}{each.facts.get('run', '')}".rstrip()
 
 
 def _result(each: Ended) -> str:
@@ -100,9 +126,9 @@ def _result(each: Ended) -> str:
     return f"{each.mean:8.1f} +- {each.facts['std']:<8.1f}{each.facts['seconds']:8.1f} s"
 
 
-def _summary(agent: Agent, ended: Sequence[Ended], folder: Path) -> dict[str, str]:
-    """One line for each seed, and the mean over them with its interval."""
-    facts = {each.trial.name: f"{_result(each):<31}{each.facts.get('run', '')}" for each in ended}
+def _summary(agent: Agent, ended: Sequence[Ended], folder: Path, table: bool) -> dict[str, str]:
+    """The mean over the seeds with its interval; and a line for each, where that is all that is shown."""
+    facts = {each.trial.name: _line(each)[LABEL:] for each in ended} if table else {}
     means = [each.mean for each in ended if each.mean is not None]
     if means:
         interval = bootstrap_interval(means, np.mean)
@@ -112,5 +138,5 @@ def _summary(agent: Agent, ended: Sequence[Ended], folder: Path) -> dict[str, st
         )
     if agent.expect is not None:
         facts["expected"] = f"{agent.expect.mean_reward:8.1f}"
-    facts["compare"] = f"rlweights compare {folder}/*"
+    facts["compare"] = f"rlweights compare {folder}"
     return facts

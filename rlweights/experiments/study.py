@@ -111,7 +111,7 @@ class Study:
         for arm in dict.fromkeys(arm for arm, _ in missing):
             self.plan.check(arm)
         at_once = max(1, min(workers or cores(), len(missing) or 1))
-        console = Console(0, quiet=quiet)
+        console = Console(len(missing), quiet=quiet, waiting="training", unit=" trials")
         finished = len(self.results.rows)
         console.start(
             [
@@ -127,6 +127,7 @@ class Study:
             codes.append(self._take(trials[ended.trial.name], ended))
             if not processes.stopped:
                 left = (time.monotonic() - began) / number * (len(missing) - number)
+                console.move(number, None, None)
                 console.message(f"{number:>4}/{len(missing)}  {self._line(ended)}{_left(left)}")
         self.write()
         console.summary(self._summary())

@@ -6,21 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlweights.backend import configure
 from rlweights.errors import STOPPED, RunLockedError, guarded
 from rlweights.running.recipe import Recipe
+from rlweights.running.records.console import Follow
 from rlweights.running.session import exit_code
 
 _UNLOCKED_WITHIN = 20.0
 """Seconds in which a trial whose parent was killed has released its folder for the next one."""
+
+
+_TOLD_EVERY = 0.25
+"""Seconds between two lines about how far a trial is."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,12 @@ class Processes:
 
     Args:
         at_once: How many run at the same time.
+        follow: Is told, by other threads, how far a trial is: the trial, its steps, its return, its rate.
     """
 
-    def __init__(self, at_once: int):
+    def __init__(self, at_once: int, follow: Callable[..., None] | None = None):
         self._at_once = at_once
+        self._follow = follow
         self._running: set[subprocess.Popen[str]] = set()
         self._signal: int | None = None
         self._lock = threading.RLock()  # a second signal may come while the first is passed on
@@ -106,7 +114,13 @@ class Processes:
                 yield future.result()
 
     def _one(self, trial: Trial) -> Ended:
+        # What it says may be more than a pipe holds, and is wanted only if it fails.
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            return self._told(trial, said)
+
+    def _told(self, trial: Trial, said: IO[str]) -> Ended:
         held, ours = os.pipe()
+        facts: dict[str, Any] | None = None
         try:
             with self._lock:  # a signal finds each process either running or never started
                 if self._signal is not None:
@@ -116,25 +130,31 @@ class Processes:
                     [sys.executable, "-m", "rlweights.experiments.workers", trial.to_json()],
                     stdin=held,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stderr=said,
                     text=True,
                     start_new_session=True,
                     env=_environment(trial.threads),
                 )
                 self._running.add(process)
             with process:
-                output, errors = process.communicate()
+                for line in process.stdout or ():
+                    if not line.startswith('{"'):
+                        continue  # what libraries print behind Python's back
+                    told = json.loads(line)
+                    if "code" in told:
+                        facts = told
+                    elif self._follow is not None:
+                        self._follow(trial, told["env_steps"], told["return"], told["rate"])
             self._running.discard(process)
         finally:
             os.close(held)
             os.close(ours)
-        lines = output.splitlines()
-        if lines and lines[-1].startswith("{"):
-            facts = json.loads(lines[-1])
+        if facts is not None:
             return Ended(trial, facts.pop("code"), facts)
         if process.returncode < 0:
             return Ended(trial, 128 - process.returncode)
-        last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+        said.seek(0)
+        last = said.read().strip().splitlines()[-1:] or ["it said nothing"]
         return Ended(trial, process.returncode or STOPPED, error=last[0].removeprefix("error: "))
 
     @contextlib.contextmanager
@@ -161,6 +181,7 @@ def _process(line: str) -> int:
 
     def session() -> int:
         configure(trial.device)
+        follow = _teller(sys.stdout)
         with contextlib.redirect_stdout(sys.stderr):
             recipe = Recipe(
                 trial.agent,
@@ -169,7 +190,7 @@ def _process(line: str) -> int:
                 start=trial.start,
                 start_optimizer=trial.start_optimizer,
             )
-            outcome = _trained(trial, recipe)
+            outcome = _trained(trial, recipe, follow)
         facts: dict[str, Any] = {"code": exit_code(outcome), "run": str(outcome.folder)}
         facts |= {"seconds": outcome.seconds, "env_steps": outcome.env_steps}
         if outcome.evaluation is not None:
@@ -180,12 +201,26 @@ def _process(line: str) -> int:
     return guarded(session)
 
 
-def _trained(trial: Trial, recipe: Recipe) -> Any:
+def _teller(file: IO[str]) -> Follow:
+    """Returns what writes how far a trial is, one line of JSON each time, and not too often."""
+    due = 0.0
+
+    def tell(env_steps: int, value: float | None, rate: float | None) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + _TOLD_EVERY
+            print(json.dumps({"env_steps": env_steps, "return": value, "rate": rate}), file=file, flush=True)
+
+    return tell
+
+
+def _trained(trial: Trial, recipe: Recipe, follow: Follow) -> Any:
     """Trains; waits a little for the folder where a killed parent's process is about to leave it."""
     deadline = time.monotonic() + _UNLOCKED_WITHIN
     while True:
         try:
-            return recipe.begin(trial.runs, folder=trial.folder, resume=trial.folder is not None, quiet=True)
+            place = {"folder": trial.folder, "resume": trial.folder is not None}
+            return recipe.begin(trial.runs, **place, quiet=True, follow=follow)
         except RunLockedError:
             if trial.folder is None or time.monotonic() > deadline:
                 raise

@@ -22,11 +22,14 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     """
     agent = assembly.agent
     section, algorithm = agent.environment, agent.algorithm
-    rollout = f"{section.num_envs} x {algorithm.n_steps} steps"
+    rollout, total = f"{section.num_envs} x {algorithm.n_steps} steps", agent.total_iterations
+    steps, asked = total * agent.steps_per_iteration, agent.budget.total_timesteps
+    rounded = "" if steps == asked else f": whole iterations of the {asked:,} asked for"
     lines = [
         f"agent        {name}, seed {agent.seed}",
         f"environment  {section.id} ({section.backend}, {rollout} an iteration)",
         f"algorithm    {algorithm.name.upper()}, {assembly.optimizer.inner.name}",
+        f"budget       {steps:,} steps{rounded}",
     ]
     lines += [
         f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
@@ -67,8 +70,18 @@ def summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
         facts["finished"] = f"before, after {outcome.env_steps:,} steps; nothing was changed"
         facts["extend"] = f"{resume} --total-timesteps {2 * outcome.env_steps}"
     if outcome.made:
-        rate = outcome.made / max(outcome.seconds, 1e-9)
-        facts["time"] = f"{outcome.seconds:.1f} s, {rate:,.0f} steps/s"
+        facts |= _speed(outcome)
     facts["run"] = str(outcome.folder)
     facts["watch"] = f"tensorboard --logdir {shlex.quote(str(runs))}"
     return facts
+
+
+def _speed(outcome: Outcome) -> dict[str, str]:
+    """How fast was trained, and what the time went into."""
+    rate = outcome.rate
+    if rate.mean is None:
+        return {"time": f"{outcome.seconds:.1f} s"}
+    parts = {"training": rate.seconds, "evaluation": rate.paused_seconds}
+    parts["start and compiling"] = max(0.0, outcome.seconds - sum(parts.values()))
+    spent = ", ".join(f"{seconds:.1f} {what}" for what, seconds in parts.items())
+    return {"speed": f"{rate.mean:,.0f} steps/s of training", "time": f"{outcome.seconds:.1f} s: {spent}"}

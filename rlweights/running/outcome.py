@@ -1,9 +1,10 @@
 """How a run ended."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlweights.learning.evaluation import Result
+from rlweights.running.records.throughput import Rate
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Outcome:
         resumes_at: The step of the newest checkpoint, 0 if there is none.
         made: Environment steps of this session.
         stopped: By which callback it was stopped before the end of its budget, and why; else nothing.
+        rate: How fast it trained, and how long it trained and evaluated.
     """
 
     folder: Path
@@ -31,3 +33,4 @@ class Outcome:
     made: int = 0
     stopped: str = ""
     finished: bool = False
+    rate: Rate = field(default_factory=Rate)

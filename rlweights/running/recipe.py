@@ -9,11 +9,13 @@ import tomlkit
 
 from rlweights.errors import ConfigError
 from rlweights.running.config import agent_file, objects
+from rlweights.running.config.messages import Setting
 from rlweights.running.config.schema import UNSET, Agent
 
 if TYPE_CHECKING:
     from rlweights.running.callbacks import Callback
     from rlweights.running.outcome import Outcome
+    from rlweights.running.records.console import Follow
     from rlweights.running.trained import TrainedAgent
 
 _ALONE = ("environment.num_envs=1", "evaluation.num_envs=1", "evaluation.every=0")
@@ -80,12 +82,14 @@ class Recipe:
             if objects.is_instance(env):
                 self.overrides = (*_ALONE, *self.overrides)
             self.agent = agent_file.for_environment(text, self.overrides)
-            self.source, self.folder = f"--env {text}", Path()
+            self.source = agent_file.source_of(self.agent, f"--env {text}", self.overrides)
+            self.folder = Path()
             self.name = agent_file.run_name(text)
             return
         path = agent_file.find(str(agent))
         self.agent = agent_file.load(path, self.overrides)
-        self.source, self.folder = str(path), path.parent
+        self.source = agent_file.source_of(self.agent, str(path), self.overrides)
+        self.folder = path.parent
         if path.name == agent_file.AGENT:
             self._repeated = path.parent
         self.name = agent_file.run_name(
@@ -105,8 +109,9 @@ class Recipe:
         quiet: bool = False,
         watch: bool = False,
         callbacks: "Sequence[Callback]" = (),
+        follow: "Follow | None" = None,
     ) -> "Outcome":
-        """Trains, and returns how it ended (arguments and errors: `train`)."""
+        """Trains, and returns how it ended; `follow` is told how far it is (for the rest see `train`)."""
         from rlweights.running import session
         from rlweights.running.warm_start import WarmStart
 
@@ -117,6 +122,7 @@ class Recipe:
             start = WarmStart.recorded(self._repeated)
         origin = (self.agent, self.source, self.folder)
         options: Any = {"quiet": quiet, "watch": watch, "callbacks": callbacks, "start": start}
+        options["follow"] = follow
         if folder is None:
             if resume:
                 raise ConfigError("resume = True: needs the folder of the run, `folder`")
@@ -196,7 +202,7 @@ class Recipe:
 
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
-        return f"Recipe({self.source!r}{changes})"
+        return f"Recipe({str(self.source)!r}{changes})"
 
 
 def _overrides(changes: Changes) -> tuple[str, ...]:
@@ -205,7 +211,9 @@ def _overrides(changes: Changes) -> tuple[str, ...]:
         raise ConfigError(f"changes = {changes!r}: takes a mapping, or a list of key=value")
     if not isinstance(changes, Mapping):
         return tuple(changes)
-    return tuple(f"{key}={_toml(key, _kept(key, value))}" for key, value in changes.items())
+    # They are given in Python: there is no option to name in errors, and the key stands for it.
+    pairs = ((key, _toml(key, _kept(key, value))) for key, value in changes.items())
+    return tuple(Setting(f"{key}={value}", f"changes: {key} = {value}") for key, value in pairs)
 
 
 def _kept(key: str, value: Any) -> Any:

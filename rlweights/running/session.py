@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rlweights.backend import waiting
 from rlweights.errors import ConfigError
 from rlweights.running.announcement import header, summary
 from rlweights.running.building.assembly import Assembly
@@ -14,7 +15,7 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.outcome import Outcome
-from rlweights.running.records.console import Console
+from rlweights.running.records.console import Console, Follow
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_state import info_tag
@@ -39,6 +40,7 @@ def begin(
     watch: bool = False,
     callbacks: Sequence[Callback] = (),
     start: WarmStart | None = None,
+    follow: Follow | None = None,
 ) -> Outcome:
     """Trains one agent into a new run folder.
 
@@ -52,11 +54,12 @@ def begin(
         watch: Whether to start TensorBoard beside the training, and show its address.
         callbacks: The user's own code beside the run.
         start: What the run begins with; None: fresh weights.
+        follow: Is told how far the run is, whether it is quiet or not.
 
     Raises:
         ConfigError: If nothing can be trained; `rlweights.errors` lists what else can go wrong.
     """
-    session = _Session(name, runs, quiet, watch, callbacks)
+    session = _Session(name, runs, quiet, watch, callbacks, follow)
 
     def folder_of(agent: Agent, files: list[Path], beside: dict[str, bytes]) -> Path:
         return run_folder.create(runs, name, agent, source, files, beside)
@@ -99,6 +102,7 @@ def begin_or_resume(
     watch: bool = False,
     callbacks: Sequence[Callback] = (),
     start: WarmStart | None = None,
+    follow: Follow | None = None,
 ) -> Outcome:
     """Trains one agent into a chosen run folder: from the start, or on from its newest checkpoint.
 
@@ -114,11 +118,12 @@ def begin_or_resume(
         watch: Whether to start TensorBoard beside it, and show its address.
         callbacks: The user's own code beside the run, always the same ones in their order.
         start: See `begin`; of a run that goes on, its own start counts.
+        follow: See `begin`.
 
     Raises:
         ConfigError: If the folder holds something else, or nothing can be trained; see also `begin`.
     """
-    session = _Session(run.resolve().parent.name, run.parent, quiet, watch, callbacks)
+    session = _Session(run.resolve().parent.name, run.parent, quiet, watch, callbacks, follow)
     if run_folder.is_run(run):
         return session.resume(run, run_folder.read(run), run_folder.with_copies(agent))
 
@@ -139,6 +144,7 @@ class _Session:
         quiet: Whether to show no progress.
         watch: Whether to start TensorBoard beside the training.
         callbacks: The user's own code beside the run.
+        follow: Is told how far the run is.
     """
 
     name: str
@@ -146,17 +152,20 @@ class _Session:
     quiet: bool
     watch: bool
     callbacks: Sequence[Callback]
+    follow: Follow | None = None
 
     def begin(
         self, agent: Agent, source: str, folder: Path, start: WarmStart | None, folder_of: FolderOf
     ) -> Outcome:
         """Trains into a folder that is made once the agent is known to be one that can be trained."""
         beside = {CALLBACKS: _listed(self.callbacks)} if self.callbacks else {}
-        assembly, start = _assembled(agent, source, folder, start)
-        if start is not None:
-            beside[START] = start.encoded()
-        agent = _with_home(agent, assembly)
-        with Trainer(assembly, _console(agent, self.quiet), self.callbacks) as trainer:
+        with waiting("building the agent", self.quiet):
+            assembly, start = _assembled(agent, source, folder, start)
+            if start is not None:
+                beside[START] = start.encoded()
+            agent = _with_home(agent, assembly)
+            trainer = Trainer(assembly, self._console(agent), self.callbacks)
+        with trainer:
             return self._train(trainer, folder_of(agent, assembly.files.loaded, beside), start)
 
     def resume(self, run: Path, before: Agent, agent: Agent) -> Outcome:
@@ -164,11 +173,17 @@ class _Session:
         source, begun_with = str(run / agent_file.AGENT), _names(run)
         run_folder.refuse_changes(before, agent, source)
         demand(self.callbacks, begun_with, str(run))
-        assembly, start = _assembled(agent, source, run, WarmStart.recorded(run))
-        with Trainer(assembly, _console(agent, self.quiet), self.callbacks) as trainer:
+        with waiting("building the agent", self.quiet):
+            assembly, start = _assembled(agent, source, run, WarmStart.recorded(run))
+            trainer = Trainer(assembly, self._console(agent), self.callbacks)
+        with trainer:
             if len(self.callbacks) > len(begun_with):
                 run_folder.add(run, CALLBACKS, _listed(self.callbacks))
             return self._train(trainer, run, start, resume=True)
+
+    def _console(self, agent: Agent) -> Console:
+        total, infos = agent.total_iterations * agent.steps_per_iteration, map(info_tag, agent.logging.info)
+        return Console(total, quiet=self.quiet, infos=tuple(infos), follow=self.follow)
 
     def _train(self, trainer: Trainer, run: Path, start: WarmStart | None, resume: bool = False) -> Outcome:
         console = trainer.console
@@ -225,8 +240,3 @@ def _assembled(
     start = start.kept_by(assembly)
     start.apply(assembly)
     return assembly, start
-
-
-def _console(agent: Agent, quiet: bool) -> Console:
-    total = agent.total_iterations * agent.steps_per_iteration
-    return Console(total, quiet=quiet, infos=tuple(map(info_tag, agent.logging.info)))

@@ -161,6 +161,7 @@ class Trainer:
             self.env_steps - first,
             self._callbacks.stopped,
             self._progress.finished,
+            self._rate,
         )
 
     def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
@@ -278,8 +279,7 @@ class Trainer:
         if self.iteration == total or self._callbacks.stopped:
             return
         if self._evaluations and self.iteration % self._evaluations == 0:
-            with self._rate.paused():
-                self._evaluate(records, self.agent.evaluation.episodes)
+            self._evaluate(records, self.agent.evaluation.episodes)
             if self._callbacks.stopped:
                 return
         if self._saves and self.iteration % self._saves == 0:
@@ -366,8 +366,9 @@ class Trainer:
         if not episodes:
             return None
         self._progress.evaluation_due = self.iteration < self.agent.total_iterations
+        self.console.doing(f"evaluating {episodes} episodes")
         try:
-            with self.learner.optimizer.evaluation():
+            with self._rate.paused(), self.learner.optimizer.evaluation():
                 result = self._evaluator.evaluate(self.assembly.acting(), episodes)
         except Exception:
             with contextlib.suppress(NotFinite, CheckpointError, RecordsError):  # the first error is told

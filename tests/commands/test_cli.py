@@ -1,9 +1,13 @@
 """The `rlweights` script: everything under one name, and what all commands say alike."""
 
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+import rlweights as rlweights_package
 from rlweights import compare, evaluate, export, play, train
 from support.commandline import refused
 
@@ -44,6 +48,18 @@ def test_the_script_trains_nothing_that_does_not_exist(rlweights, tmp_path):
 def test_wrong_options_are_code_2(rlweights, run):
     for arguments in (["evaluate"], ["evaluate", run, "--episodes", "0"], ["train", "--seeds", "0"], ["fly"]):
         assert rlweights(*arguments)[0] == 2
+
+
+def test_the_versions_are_told_without_tensorflow():
+    script = "import sys; sys.argv[1:] = ['--version']; import runpy\n"
+    script += "try: runpy.run_module('rlweights', run_name='__main__')\n"
+    script += "except SystemExit as end: assert not end.code\n"
+    script += "assert 'tensorflow' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"rlweights {rlweights_package.__version__} \(tensorflow 2\S+, keras 3\S+, .*\)\n", done.stdout
+    )
 
 
 def test_the_script_knows_every_command(rlweights):

@@ -57,6 +57,11 @@ def test_compare_draws_the_curves(rlweights, groups, tmp_path):
     assert drawn.count('id="FillBetween') == 2
 
 
+def test_a_folder_of_runs_stands_for_all_of_them(rlweights, groups):
+    folders = list(dict.fromkeys(each.parent for each in groups))
+    assert rlweights("compare", *folders) == rlweights("compare", *groups)
+
+
 def test_compare_refuses_pictures_before_it_reads(rlweights, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="needs rlweights[plot]")
     error = refused(rlweights("compare", tmp_path, "--plot", tmp_path / "curves.txt"))

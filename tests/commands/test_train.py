@@ -81,47 +81,53 @@ CARTPOLE = str(agent_file.shipped()["cartpole"])
         ),
         (
             ["--env", "CartPole-v1", "--algo", "pp0"],
-            "--env CartPole-v1: algorithm.name = 'pp0': must be one of ",
+            "--algo pp0: must be one of ",
         ),
         (
             ["--algo", "a2c"],
             "{cartpole}: algorithm.clip_range = {{ from = 0.2, to = 0.0 }}: there is no such key. ",
         ),
-        (["--seed", "-1"], "{cartpole}: seed = -1: must be greater than or equal to 0"),
+        (["--seed", "-1"], "--seed -1: must be greater than or equal to 0"),
         (
             ["-n", "255"],
-            "{cartpole}: budget.total_timesteps = 255: is less than the rollout of n_steps * num_envs ",
+            "-n 255: is less than the rollout of n_steps * num_envs ",
         ),
         (["--set", "gamma"], "--set gamma: takes key.subkey=value, such as algorithm.gamma=0.98"),
         (
             ["--set", "algorithm.gama=1"],
-            "{cartpole}: algorithm.gama = 1: there is no such key. Did you mean 'gamma'?",
+            "--set algorithm.gama=1: there is no such key. Did you mean 'gamma'?",
         ),
-        (["--set", "algorithm.gamma='1'"], "{cartpole}: algorithm.gamma = '1': must be a number"),
-        (["--set", "algorithm.gamma=2"], "{cartpole}: algorithm.gamma = 2: must be less than or equal to 1"),
+        (["--set", "algorithm.gamma='1'"], "--set algorithm.gamma='1': must be a number"),
+        (["--set", "gamma=0.9"], "--set gamma=0.9: there is no such key. Did you mean 'algorithm.gamma'?"),
+        (
+            ["--env", "CartPole-v1", "--set", "environment.kwargs={a=1}"],
+            "--set environment.kwargs={{a=1}}: environment.kwargs.a = 1: is no argument of ",
+        ),
+        (["-n", "-5"], "-n -5: must be greater than or equal to 1"),
+        (["--set", "algorithm.gamma=2"], "--set algorithm.gamma=2: must be less than or equal to 1"),
         (
             ["--set", "interventions.clip.bound=2"],
             "--set interventions.clip.bound=2: there is no entry 'clip'. Did ",
         ),
         (
             ["--set", "interventions.0.rule=cliping"],
-            "{cartpole}: interventions.0.rule = 'cliping': there is no such ",
+            "--set interventions.0.rule=cliping: there is no such ",
         ),
         (
             ["--set", "interventions.0.bund=1"],
-            "{cartpole}: interventions.0.bund = 1: is no argument of Clipping. Did ",
+            "--set interventions.0.bund=1: is no argument of Clipping. Did ",
         ),
         (
             ["--set", "interventions.0.on=x"],
-            "{cartpole}: interventions.0.on = 'x': path('x') selects none of the ",
+            "--set interventions.0.on=x: path('x') selects none of the ",
         ),
         (
             ["--set", "optimizer.name=adm"],
-            "{cartpole}: optimizer.name = 'adm': Keras has no such optimizer. Did you ",
+            "--set optimizer.name=adm: Keras has no such optimizer. Did you ",
         ),
         (
             ["--set", "network.activation=tahn"],
-            "{cartpole}: network.activation = 'tahn': Keras has no such activ",
+            "--set network.activation=tahn: Keras has no such activ",
         ),
         (["--resume", "nowhere"], "nowhere: no run folder, it holds no agent.toml"),
         (["--resume", "a" * 300], f"{'a' * 300}: File name too long"),
@@ -201,6 +207,7 @@ def test_words_become_overrides(given):
         "--watch",
     )
     assert (agent, env, runs, quiet, watch) == ("pendulum", None, Path("x"), True, True)
+    assert [each.typed for each in overrides[1:]] == ["--algo a2c", "-n 7", "--seed 3"]
     assert overrides == ["a.b=1", 'algorithm.name="a2c"', "budget.total_timesteps=7", "seed=3"]
     assert given()[:3] == ("cartpole", None, [])
     assert given("--env", "X-v0")[1] == "X-v0"
@@ -211,6 +218,18 @@ def test_env_and_algo_find_the_agent_for_both():
     assert (recipe.agent.algorithm.name, recipe.name) == ("a2c", "CartPole-v1")
     assert recipe.source == "--env CartPole-v1"
     assert recipe.agent.expect is not None
+
+
+@pytest.mark.parametrize(("text", "steps"), [("1e5", 100_000), ("2_048", 2048), ("3.0", 3)])
+def test_budgets_are_whole_numbers_however_they_are_written(given, text, steps):
+    assert given("-n", text)[2] == [f"budget.total_timesteps={steps}"]
+
+
+@pytest.mark.parametrize("text", ["abc", "1.5", "inf", "nan"])
+def test_budgets_that_are_no_whole_numbers(command, text):
+    code, _, error = command("-n", text)
+    assert code == 2
+    assert f"'{text}' is no whole number, such as 100000 or 1e5" in " ".join(error.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("words", [["--sed", "1"], ["--seed", "x"], ["-n"], ["--seeds", "0"], ["a", "b"]])

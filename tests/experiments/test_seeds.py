@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,19 +53,33 @@ def test_a_seed_among_others_is_the_run_that_it_is_alone(two, tmp_path):
     assert (alone / "progress.csv").read_bytes() == (among / "progress.csv").read_bytes()
 
 
-def test_the_summary_has_every_seed_and_the_mean_with_its_interval(two):
+def test_the_summary_is_the_mean_with_its_interval_below_a_line_for_each_seed(two):
     runs, (_, output, _) = two
-    summary = dict(re.split(r" {2,}", line, maxsplit=1) for line in output.rpartition("\n\n")[2].splitlines())
-    assert list(summary) == ["seed 3", "seed 4", "mean", "expected", "compare"]
+    table, _, end = output.rpartition("\n\n")
+    summary = dict(re.split(r" {2,}", line, maxsplit=1) for line in end.splitlines())
+    assert list(summary) == ["mean", "expected", "compare"]
     means = []
     for seed in (3, 4):
         (folder,) = runs.glob(f"*/{seed}-*")
         means.append(read_scalars(folder)["eval/mean_reward"][-1][1])
-        assert summary[f"seed {seed}"].startswith(f"{means[-1]:.1f} +- ")
-        assert summary[f"seed {seed}"].endswith(str(folder))
+        (line,) = [each for each in table.splitlines() if each.startswith(f"seed {seed} ")]
+        assert line.split()[2:4] == [f"{means[-1]:.1f}", "+-"]
+        assert line.endswith(str(folder))
     low, high = sorted(means)
     assert summary["mean"] == f"{np.mean(means):.1f} [{low:.1f}, {high:.1f}], 95 % interval over 2 seeds"
     assert summary["expected"] == "475.0"
+    assert output.count("seed 3") == 1
+
+
+def test_all_seeds_move_one_bar():
+    moved = []
+    console = SimpleNamespace(move=lambda *each: moved.append(each))
+    together = seeds._Together(console)  # pyright: ignore[reportArgumentType]
+    one, two = (workers.Trial(name, "cartpole") for name in ("seed 0", "seed 1"))
+    together(one, 100, None, None)
+    together(two, 50, 20.0, 1000.0)
+    together(one, 200, 40.0, 500.0)
+    assert moved == [(100, None, None), (150, 20.0, 1000.0), (250, 30.0, 1500.0)]
 
 
 @pytest.fixture
@@ -79,7 +94,12 @@ def pretend(monkeypatch):
             returncode, output, errors = outcome
 
             def __init__(self, command, **options):
-                pass
+                print(self.errors, file=options["stderr"])
+
+            @property
+            def stdout(self):
+                time.sleep(0.05)
+                return self.output.splitlines()
 
             def __enter__(self):
                 with lock:
@@ -90,10 +110,6 @@ def pretend(monkeypatch):
             def __exit__(self, *error):
                 with lock:
                     running[0] -= 1
-
-            def communicate(self):
-                time.sleep(0.05)
-                return self.output, self.errors
 
         monkeypatch.setattr(workers.subprocess, "Popen", Process)
         return most_at_once
@@ -124,7 +140,7 @@ def test_what_went_wrong_in_all_processes_is_said_once(pretend, tmp_path, outcom
     pretend(outcome)
     found = trained(2, tmp_path, quiet=True)
     assert (found[0], found[2]) == (code, error)
-    assert found[1].count(word) == 2
+    assert found[1].count(word) == 2, "quiet: a line for each in the summary"
     assert "interval" not in found[1]
 
 

@@ -1,5 +1,7 @@
 """Processes of their own: as many as there are cores, and what each says of its end."""
 
+import io
+import json
 import signal
 import subprocess
 import sys
@@ -66,3 +68,38 @@ def test_a_process_ends_when_its_parent_is_gone(tmp_path):
     assert process.wait(timeout=120) == 3
     process.stdout.close()
     process.stderr.close()
+
+
+def test_how_far_a_trial_is_is_told_line_by_line(monkeypatch):
+    lines, told = (
+        ['{"env_steps": 5, "return": null, "rate": 2.0}', "[a library] says", '{"code": 0, "run": "r"}'],
+        [],
+    )
+
+    class Process:
+        returncode, stdout = 0, lines
+
+        def __init__(self, command, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(workers.subprocess, "Popen", Process)
+    trial = Trial("a", "cartpole")
+    (ended,) = workers.Processes(1, lambda *each: told.append(each)).train([trial])
+    assert told == [(trial, 5, None, 2.0)]
+    assert (ended.code, ended.facts) == (0, {"run": "r"})
+
+
+def test_a_trial_does_not_tell_too_often(monkeypatch):
+    now, file = [100.0], io.StringIO()
+    monkeypatch.setattr(workers.time, "monotonic", lambda: now[0])
+    tell = workers._teller(file)
+    for seconds, steps in ((0.0, 1), (0.1, 2), (0.2, 3)):
+        now[0] += seconds
+        tell(steps, 1.5, None)
+    assert [json.loads(line)["env_steps"] for line in file.getvalue().splitlines()] == [1, 3]

@@ -4,6 +4,7 @@ import pytest
 
 from rlweights.errors import ConfigError
 from rlweights.running.config import agent_file
+from rlweights.running.config.messages import Setting
 
 MINIMAL = {"environment": {"id": "CartPole-v1"}}
 
@@ -18,5 +19,5 @@ def error_of(data: dict, *overrides: str) -> str:
 
 
 def refused(*overrides: str) -> str:
-    """The same about `--set` on the smallest agent."""
-    return error_of(MINIMAL, *overrides)
+    """The same about settings of the smallest agent, named by their keys: nobody has typed them."""
+    return error_of(MINIMAL, *(Setting(each, "") for each in overrides))

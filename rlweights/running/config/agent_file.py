@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rlweights.errors import ConfigError
 from rlweights.learning.algorithms import PPO
 from rlweights.running.config import extras, objects
-from rlweights.running.config.messages import explained, keys_of, nearest, refusal, table_of
+from rlweights.running.config.messages import Source, explained, keys_of, nearest, refusal, table_of
 from rlweights.running.config.schema import UNSET, Agent, EnvironmentSection
 
 AGENT = "agent.toml"
@@ -150,7 +150,7 @@ def _quoted(text: str) -> str:
 def parse(data: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> Agent:
     """Validates the contents of an agent file (arguments and errors as `load`)."""
     copied = _valid({"interventions": [], **data}, source)
-    override(copied, overrides)
+    source = Source(source, override(copied, overrides))
     copied = _valid(copied, source)
     if isinstance(copied.get("algorithm"), dict):
         copied["algorithm"].setdefault("name", "ppo")
@@ -208,8 +208,8 @@ def _unset(model: type[BaseModel], data: dict[str, Any]) -> None:
             _unset(table, value)
 
 
-def override(data: dict[str, Any], texts: Sequence[str]) -> None:
-    """Sets keys in the contents of an agent file.
+def override(data: dict[str, Any], texts: Sequence[str]) -> dict[str, str]:
+    """Sets keys in the contents of an agent file; returns what was typed for each key.
 
     Args:
         data: The contents; changed in place.
@@ -219,19 +219,28 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> None:
     Raises:
         ConfigError: If a text is no "key=value", or its key leads nowhere.
     """
+    typed = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        parts = [part.strip() for part in key.split(".")]
+        parts, path = [part.strip() for part in key.split(".")], []
         if not equals or not all(parts):
             raise ConfigError(f"--set {text}: takes key.subkey=value, such as algorithm.gamma=0.98")
         place: Any = data
         for number, part in enumerate(parts[:-1]):
-            place = (
-                place[_entry(place, part, text)] if isinstance(place, list) else place.setdefault(part, {})
-            )
+            step: Any = _entry(place, part, text) if isinstance(place, list) else part
+            path.append(str(step))
+            place = place[step] if isinstance(place, list) else place.setdefault(step, {})
             if not isinstance(place, dict | list):
                 raise ConfigError(f"--set {text}: {'.'.join(parts[: number + 1])} is a value and has no keys")
-        place[_entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]] = _parsed(value)  # pyright: ignore[reportCallIssue]
+        last: Any = _entry(place, parts[-1], text) if isinstance(place, list) else parts[-1]
+        place[last] = _parsed(value)
+        typed[".".join([*path, str(last)])] = getattr(text, "typed", f"--set {text}")
+    return typed
+
+
+def source_of(agent: Agent, text: str, overrides: Sequence[str]) -> Source:
+    """Returns where an agent came from, for errors that come later: `text`, and what was typed."""
+    return Source(text, override(agent.model_dump(by_alias=True), overrides))
 
 
 def key_values(option: str, texts: Sequence[str]) -> dict[str, Any]:

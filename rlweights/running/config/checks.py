@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from rlweights.learning.algorithms import Linear
-from rlweights.running.config.messages import formatted
+from rlweights.running.config.messages import UnfitSetting
 
 COUNTER_LIMIT = 2**31
 """Draws and environments of the compiled step count in int32."""
@@ -28,10 +28,6 @@ def check(agent: Any) -> None:
         each(agent)
 
 
-def _wrong(key: str, value: Any, why: str) -> ValueError:
-    return ValueError(f"{key} = {formatted(value)}: {why}")
-
-
 _RESERVED = {"id", "num_envs", "render_mode", "vector_kwargs", "vectorization_mode", "wrappers"}
 """Arguments with which rlweights itself calls Gymnasium."""
 
@@ -40,67 +36,67 @@ def _check_environment(agent: Any) -> None:
     section = agent.environment
     if ".py:" in section.id and section.backend == "envpool":
         why = f"an environment from a file, {section.id}, needs backend 'gymnasium' or 'tensorflow'"
-        raise _wrong("environment.backend", section.backend, why)
+        raise UnfitSetting("environment.backend", section.backend, why)
     single = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
     for key in ("render_mode", "on_error"):
         value = getattr(section, key)
         if value != type(section).model_fields[key].default and not single:
             why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
-            raise _wrong(f"environment.{key}", value, why)
+            raise UnfitSetting(f"environment.{key}", value, why)
     if section.timeout is not None and section.vectorization_mode != "async":
-        raise _wrong("environment.timeout", section.timeout, "is for vectorization_mode 'async' only")
+        raise UnfitSetting("environment.timeout", section.timeout, "is for vectorization_mode 'async' only")
     if agent.logging.info and not single:
         why = "infos are read from single environments: vectorization_mode 'sync' or 'async'"
-        raise _wrong("logging.info", agent.logging.info, why)
+        raise UnfitSetting("logging.info", agent.logging.info, why)
     if section.backend != "gymnasium" and section.vectorization_mode is not None:
         why = "is for backend 'gymnasium' only"
-        raise _wrong("environment.vectorization_mode", section.vectorization_mode, why)
+        raise UnfitSetting("environment.vectorization_mode", section.vectorization_mode, why)
     if section.backend != "envpool" and section.num_threads:
-        raise _wrong("environment.num_threads", section.num_threads, "is for backend 'envpool' only")
+        raise UnfitSetting("environment.num_threads", section.num_threads, "is for backend 'envpool' only")
     wrappable = section.backend == "gymnasium" and section.vectorization_mode != "vector_entry_point"
     if section.wrappers and not wrappable:
         why = "is for backend 'gymnasium' with vectorization_mode 'sync' or 'async' only"
         names = [each if isinstance(each, str) else each.name for each in section.wrappers]
-        raise _wrong("environment.wrappers", names, why)
+        raise UnfitSetting("environment.wrappers", names, why)
     for key in sorted(_RESERVED & set(section.kwargs)):
         why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
-        raise _wrong(f"environment.kwargs.{key}", section.kwargs[key], why)
+        raise UnfitSetting(f"environment.kwargs.{key}", section.kwargs[key], why)
     for key in sorted(_RESERVED & set(agent.evaluation.kwargs)):
         why = "is no argument of the environment itself; rlweights gives it to Gymnasium"
-        raise _wrong(f"evaluation.kwargs.{key}", agent.evaluation.kwargs[key], why)
+        raise UnfitSetting(f"evaluation.kwargs.{key}", agent.evaluation.kwargs[key], why)
 
 
 def _check_network(agent: Any) -> None:
     if agent.network.shared and agent.network.value_hidden_sizes is not None:
         why = "there are no layers of the value network's own with network.shared = true"
-        raise _wrong("network.value_hidden_sizes", agent.network.value_hidden_sizes, why)
+        raise UnfitSetting("network.value_hidden_sizes", agent.network.value_hidden_sizes, why)
 
     if agent.network.model is None:
         return
     if not re.search(r"\.py:\w+$", agent.network.model):
-        raise _wrong("network.model", agent.network.model, "takes file.py:Name, a function or a class")
+        raise UnfitSetting("network.model", agent.network.model, "takes file.py:Name, a function or a class")
     for key in ("hidden_sizes", "value_hidden_sizes", "activation", "layer_norm"):
         value = getattr(agent.network, key)
         if value != type(agent.network).model_fields[key].default:
-            raise _wrong(f"network.{key}", value, "the layers are those of network.model")
+            raise UnfitSetting(f"network.{key}", value, "the layers are those of network.model")
 
 
 def _check_schedules(agent: Any) -> None:
     for name, value in agent.algorithm:
         if isinstance(value, Linear) and min(value.start, value.end) < 0:
-            raise _wrong(f"algorithm.{name}", value.model_dump(by_alias=True), "falls below 0")
+            raise UnfitSetting(f"algorithm.{name}", value.model_dump(by_alias=True), "falls below 0")
 
 
 def _check_budget(agent: Any) -> None:
     total, rollout = agent.budget.total_timesteps, agent.steps_per_iteration
     if rollout >= COUNTER_LIMIT:
         why = f"a rollout of n_steps * num_envs = {rollout} steps is too long"
-        raise _wrong("algorithm.n_steps", agent.algorithm.n_steps, why)
+        raise UnfitSetting("algorithm.n_steps", agent.algorithm.n_steps, why)
     if total < rollout:
-        raise _wrong("budget.total_timesteps", total, f"is less than {_rollout(agent)}")
+        raise UnfitSetting("budget.total_timesteps", total, f"is less than {_rollout(agent)}")
     if agent.total_iterations * max(agent.algorithm.n_epochs, agent.algorithm.n_steps) >= COUNTER_LIMIT:
         why = "is more than the counters of the compiled step hold; take more num_envs or fewer n_epochs"
-        raise _wrong("budget.total_timesteps", total, why)
+        raise UnfitSetting("budget.total_timesteps", total, why)
 
 
 def _check_batches(agent: Any) -> None:
@@ -109,12 +105,12 @@ def _check_batches(agent: Any) -> None:
         small = [d for d in range(1, math.isqrt(rollout) + 1) if rollout % d == 0]
         divisor = min([*small, *(rollout // d for d in small)], key=lambda d: abs(d - size))
         why = f"does not divide {_rollout(agent)}; the nearest that does is {divisor}"
-        raise _wrong("algorithm.batch_size", size, why)
+        raise UnfitSetting("algorithm.batch_size", size, why)
 
 
 def _check_film(agent: Any) -> None:
     if agent.evaluation.film_frames == 1:
-        raise _wrong("evaluation.film_frames", 1, "a film has 2 frames or more; 0 switches films off")
+        raise UnfitSetting("evaluation.film_frames", 1, "a film has 2 frames or more; 0 switches films off")
 
 
 def _rollout(agent: Any) -> str:

@@ -10,9 +10,56 @@ from pydantic import BaseModel, ValidationError
 from rlweights.errors import ConfigError
 
 
+class Setting(str):
+    """A setting, "key=value", and what the user typed for it: "-n 5", "--set algorithm.gamma=2"."""
+
+    typed: str
+
+    def __new__(cls, text: str, typed: str):
+        """Makes it of both texts."""
+        self = super().__new__(cls, text)
+        self.typed = typed
+        return self
+
+
+class Source(str):
+    """Where a configuration came from, for errors: a file or an option, and what was typed beside it.
+
+    Attributes:
+        typed: What the user typed for a key, by the key.
+    """
+
+    typed: Mapping[str, str]
+
+    def __new__(cls, text: str, typed: Mapping[str, str]):
+        """Makes it of the file or option, and of what was typed."""
+        self = super().__new__(cls, text)
+        self.typed = dict(typed)
+        return self
+
+
+class UnfitSetting(ValueError):
+    """A setting that does not fit the others.
+
+    Attributes:
+        key: Its key.
+        value: Its value.
+        why: What is wrong with it.
+    """
+
+    def __init__(self, key: str, value: Any, why: str):
+        super().__init__(f"{key} = {formatted(value)}: {why}")
+        self.key, self.value, self.why = key, value, why
+
+
 def refusal(source: str, key: str, value: Any, why: str, *, hint: str = "") -> ConfigError:
-    """Makes the error `<source>: <key> = <value>: <why>. <hint>`."""
-    return ConfigError(f"{source}: {key} = {formatted(value)}: {why.rstrip('.')}{'.' + hint if hint else ''}")
+    """Makes the error `<source>: <key> = <value>: <why>. <hint>`; what was typed stands for all of it."""
+    typed = source.typed if isinstance(source, Source) else {}
+    setting = f"{key} = {formatted(value)}"
+    tables = [key[:place] for place, each in enumerate(key) if each == "."]
+    around = [typed[table] for table in reversed(tables) if typed.get(table)]
+    head = typed.get(key) or f"{around[0] if around else source}: {setting}"
+    return ConfigError(f"{head}: {why.rstrip('.')}{'.' + hint if hint else ''}")
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -98,12 +145,16 @@ def explained(
     key, came, kind = ".".join(place.path), first["input"], first["type"]
     known = list(keys_of(place.table))
     if kind == "value_error":
-        return ConfigError(f"{source}: {first.get('ctx', {})['error']}")
+        found = first.get("ctx", {})["error"]
+        if isinstance(found, UnfitSetting):
+            return refusal(source, found.key, found.value, found.why)
+        return ConfigError(f"{source}: {found}")
     if kind == "missing":
         unknown = difflib.get_close_matches(place.path[-1], set(came) - set(known), n=1)
         return ConfigError(f"{source}: {key} is missing" + (f". Is it {unknown[0]!r}?" if unknown else ""))
     if kind == "extra_forbidden":
-        hint = choices(place.path[-1], known)
+        homes = _homes(place.path[-1], model, data)
+        hint = f" Did you mean {homes[0]!r}?" if homes else choices(place.path[-1], known)
         return refusal(source, key, came, "there is no such key", hint=hint)
     if kind == "union_tag_invalid":
         names = first.get("ctx", {})["expected_tags"]
@@ -128,6 +179,17 @@ def explained(
 def keys_of(table: type[BaseModel]) -> dict[str, Any]:
     """Returns the keys that a table takes, and the type of each."""
     return {field.alias or name: field.annotation for name, field in table.model_fields.items()}
+
+
+def _homes(name: str, model: type[BaseModel], data: Any) -> list[str]:
+    """The keys, with those of their tables, that end in a name."""
+    found = []
+    for key, annotation in keys_of(model).items():
+        inside = data.get(key) if isinstance(data, Mapping) else None
+        table = None if isinstance(inside, list) else table_of(annotation, inside)
+        if table is not None and name in keys_of(table):
+            found.append(f"{key}.{name}")
+    return found
 
 
 def table_of(annotation: Any, value: Any) -> type[BaseModel] | None:

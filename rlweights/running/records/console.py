@@ -2,32 +2,59 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-COLUMNS: dict[str, tuple[str, int]] = {
-    "return": ("rollout/ep_rew_mean", 8),
-    "length": ("rollout/ep_len_mean", 8),
-    "success": ("rollout/success_rate", 8),
-    "entropy": ("train/entropy_loss", 9),
-    "kl": ("train/approx_kl", 9),
-    "expl.var": ("train/explained_variance", 9),
-    "at bound": ("/saturated", 9),
-    "noise": ("/stddev", 8),
-    "steps/s": ("time/fps", 9),
+
+class Column(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+        tag: The tag, or end of tags, that it shows.
+        width: Its width.
+        meaning: What it is, in words; "" where its title says it.
+        always: Whether it is there from the first row on; others appear with their first value.
+    """
+
+    tag: str
+    width: int
+    meaning: str = ""
+    always: bool = True
+
+
+COLUMNS = {
+    "return": Column("rollout/ep_rew_mean", 8, "mean of the newest 100 episodes, and length"),
+    "length": Column("rollout/ep_len_mean", 8),
+    "success": Column("rollout/success_rate", 8, "part of the newest 100 episodes", always=False),
+    "entropy": Column("train/entropy_loss", 9, "of the policy"),
+    "kl": Column("train/approx_kl", 9, "how far an update moved the policy"),
+    "expl.var": Column("train/explained_variance", 9, "how well values fit returns, 1 at best"),
+    "at bound": Column("/saturated", 9, "part of the clipped weights", always=False),
+    "noise": Column("/stddev", 8, "deviation of the parameter noise", always=False),
+    "steps/s": Column("time/fps", 9, "of training alone"),
 }
-"""Columns: the tag, or end of tags, that each shows, and its width. A column appears with its first value."""
+"""The columns, by their titles."""
+
+LEAVES_FIRST = ("length", "entropy", "expl.var", "kl", "noise", "at bound", "success")
+"""Columns that a narrow terminal does without, the least important first."""
+
+Follow = Callable[[int, float | None, float | None], None]
+"""Is told of a run: steps so far, the return, and steps per second; None: not known yet."""
 
 INFO = "rollout/info/"
 """With which the tags begin of what environments tell; they have columns of their own."""
 
 LINES = 24
 """About how many rows a whole run prints; half as many evaluations, and as many warnings at most."""
+
+NARROW = 80
+"""Columns of a terminal that everything fits into; what goes into a file is as narrow."""
 
 LABEL = 13
 """Width of the labels in the lines of `start` and `summary`."""
@@ -44,6 +71,9 @@ class Console:
         quiet: Whether to show no progress.
         file: The file to write to; None: standard output.
         infos: Tags of what the environment tells that are shown; empty: the first two that come.
+        follow: Is told how far the run is, quiet or not.
+        waiting: What the bar says until there is a rate.
+        unit: What is counted, if no environment steps.
         **options: Arguments of `rich.console.Console`.
     """
 
@@ -54,6 +84,9 @@ class Console:
         quiet: bool = False,
         file: IO[str] | None = None,
         infos: Sequence[str] = (),
+        follow: Follow | None = None,
+        waiting: str = "compiling",
+        unit: str = "",
         **options: Any,
     ):
         self._terminal = Terminal(file=file or sys.stdout, highlight=False, **options)
@@ -62,6 +95,8 @@ class Console:
         self._quiet = quiet
         self._shown: dict[str, float] = {}
         self._infos = list(infos)
+        self._follow = follow
+        self._waiting, self._unit = waiting, unit
         self._columns: list[str] = []
         self._due = dict.fromkeys(("row", "evaluation", "warning"), 0)
         self._skipped = 0
@@ -80,7 +115,7 @@ class Console:
         for line in header:
             self._labeled(line)
         self._terminal.print()
-        if self._terminal.is_terminal:
+        if self._terminal.is_terminal and self._total:
             self._progress = Progress(
                 BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
                 TextColumn("{task.percentage:>3.0f}%"),
@@ -90,7 +125,8 @@ class Console:
                 transient=True,
                 refresh_per_second=4,
             )
-            fields = {"steps": f"0/{self._total:,}", "episodes": "", "rate": "compiling", "left": ""}
+            steps = f"0/{self._total:,}{self._unit}"
+            fields = {"steps": steps, "episodes": "", "rate": self._waiting, "left": ""}
             self._task = self._progress.add_task("", total=self._total, **fields)
             self._progress.start()
 
@@ -105,12 +141,10 @@ class Console:
         self._skipped += int(scalars.get("update/skipped", 0))
         if self._skipped and self._is_due("warning", step, LINES):
             self._warn(step)
-        if self._quiet:
-            return
-        for column, (end, _) in COLUMNS.items():
-            values = [value for tag, value in scalars.items() if tag.endswith(end)]
+        for title, column in COLUMNS.items():
+            values = [value for tag, value in scalars.items() if tag.endswith(column.tag)]
             if values:
-                self._shown[column] = -values[0] if column == "entropy" else max(values)
+                self._shown[title] = -values[0] if title == "entropy" else max(values)
         told = [tag for tag in scalars if tag.startswith(INFO)]
         self._infos = self._infos or told[:2]
         for tag in told:
@@ -118,12 +152,27 @@ class Console:
                 self._shown[tag] = scalars[tag]
         if rate is not None:
             self._shown["steps/s"] = float(f"{rate:.3g}")  # more digits would be noise
+        if self._follow is not None:
+            self._follow(step, self._shown.get("return"), self._shown.get("steps/s"))
+        if self._quiet:
+            return
         self._move_bar(step)
         if "eval/mean_reward" in scalars:
             if step >= self._total or self._is_due("evaluation", step, LINES // 2):
                 self._evaluation(step, scalars)
         elif self._is_due("row", step, LINES):
             self._row(step)
+
+    def move(self, step: int, value: float | None, rate: float | None) -> None:
+        """Moves the bar alone, for what is trained elsewhere: steps so far, return, steps per second."""
+        shown = {"return": value, "steps/s": rate}
+        self._shown |= {title: each for title, each in shown.items() if each is not None}
+        self._move_bar(step)
+
+    def doing(self, what: str) -> None:
+        """Says at the bar what takes a while now."""
+        if self._progress is not None:
+            self._progress.update(self._task, rate=what, left="")
 
     def note_reason(self, reason: str) -> None:
         """Remembers why updates are skipped; the next warning shows the first reason since the last one."""
@@ -157,18 +206,43 @@ class Console:
         return True
 
     def _row(self, step: int) -> None:
-        columns = [column for column in (*COLUMNS, *self._infos) if column in self._shown]
-        titles = [column.removeprefix(INFO) for column in columns]
-        widths = [self._width]
-        widths += [
-            COLUMNS[c][1] - 1 if c in COLUMNS else max(7, len(t))
-            for c, t in zip(columns, titles, strict=True)
-        ]
-        if columns != self._columns:
-            self._columns = columns
-            self._line(" ".join(map(str.rjust, ["steps", *titles], widths)), "bold")
-        cells = [f"{step:,}", *(number(self._shown[column]) for column in columns)]
+        titles = self._titles()
+        widths = [self._width, *(self._widths(titles))]
+        if not self._columns:
+            self._explain(titles)
+        if titles != self._columns:
+            self._columns = titles
+            names = ["steps", *(title.removeprefix(INFO) for title in titles)]
+            self._line(" ".join(map(str.rjust, names, widths)), "bold")
+        cells = [f"{step:,}", *(number(self._shown.get(title)) for title in titles)]
         self._line(" ".join(map(str.rjust, cells, widths)))
+
+    def _titles(self) -> list[str]:
+        """The columns that there are values for, without those that a narrow terminal does without."""
+        titles = [title for title, column in COLUMNS.items() if column.always or title in self._shown]
+        titles += [tag for tag in self._infos if tag in self._shown]
+        room = self._terminal.width if self._terminal.is_terminal else NARROW
+        for title in LEAVES_FIRST:
+            if self._width + sum(width + 1 for width in self._widths(titles)) <= room:
+                break
+            titles = [each for each in titles if each != title]
+        return titles
+
+    def _widths(self, titles: Sequence[str]) -> list[int]:
+        return [
+            COLUMNS[each].width - 1 if each in COLUMNS else max(7, len(each.removeprefix(INFO)))
+            for each in titles
+        ]
+
+    def _explain(self, titles: Sequence[str]) -> None:
+        """Says once what the columns are."""
+        said = [
+            f"{each}: {COLUMNS[each].meaning}" for each in titles if each in COLUMNS and COLUMNS[each].meaning
+        ]
+        said.append("[a, b]: 95 % interval of an evaluation's mean")
+        lines = textwrap.wrap("; ".join(said), NARROW - 1)
+        for line in [*lines, ""]:
+            self._line(line, "dim")
 
     def _evaluation(self, step: int, scalars: Mapping[str, float]) -> None:
         text = f"{step:>{self._width},}  evaluation: {scalars['eval/mean_reward']:.1f}"
@@ -193,9 +267,9 @@ class Console:
         self._progress.update(
             self._task,
             completed=min(step, self._total),
-            steps=f"{step:,}/{self._total:,}",
-            episodes=f"return {number(self._shown.get('return'))}",
-            rate=f"{number(rate)} steps/s" if rate else "",
+            steps=f"{step:,}/{self._total:,}{self._unit}",
+            episodes=f"return {number(self._shown['return'])}" if "return" in self._shown else "",
+            rate=f"{number(rate)} steps/s" if rate else self._waiting,
             left="" if left is None else f"{timedelta(seconds=left)} left",
         )
 
@@ -203,7 +277,14 @@ class Console:
         self._terminal.print(text, style=style, soft_wrap=True, markup=False)
 
     def _labeled(self, line: str, style: str = "") -> None:
-        self._terminal.print(Text.assemble((line[:LABEL], "dim"), (line[LABEL:], style)), soft_wrap=True)
+        """Shows a line that begins with a label; a terminal breaks it between words, below its text."""
+        lines = [line[LABEL:]]
+        if self._terminal.is_terminal:
+            room = max(20, self._terminal.width - LABEL)
+            broken = textwrap.wrap(line[LABEL:], room, break_long_words=False, break_on_hyphens=False)
+            lines = broken or lines
+        for label, text in zip([line[:LABEL], *[" " * LABEL] * len(lines)], lines, strict=False):
+            self._terminal.print(Text.assemble((label, "dim"), (text, style)), soft_wrap=True)
 
 
 def number(value: float | None) -> str:

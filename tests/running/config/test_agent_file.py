@@ -158,7 +158,7 @@ def test_overrides_reach_every_place():
 
 
 def test_a_value_is_one_value():
-    assert error_of(RULES, "seed=1\nx=2") == "seed = '1\\nx=2': must be a whole number"
+    assert error_of(RULES, "seed=1\nx=2") == "--set seed=1 x=2: must be a whole number"
 
 
 def test_the_last_override_wins():
@@ -235,7 +235,7 @@ def test_any_other_environment_takes_the_defaults():
     assert agent_file.for_environment("Blackjack-v1") == agent_file.parse(
         {"environment": {"id": "Blackjack-v1"}}, "test"
     )
-    with pytest.raises(ConfigError, match=r"^--env Blackjack-v1: algorithm\.gamma = 2: "):
+    with pytest.raises(ConfigError, match=r"^--set algorithm\.gamma=2: must be "):
         agent_file.for_environment("Blackjack-v1", ["algorithm.gamma=2"])
 
 

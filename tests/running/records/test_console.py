@@ -47,7 +47,7 @@ def test_plain_lines_have_no_control_characters():
 
 def test_rows_show_the_columns_with_their_numbers():
     lines = shown().splitlines()
-    (heading,) = [line for line in lines if "expl.var" in line]
+    (heading,) = [line for line in lines if line.split()[:1] == ["steps"]]
     assert heading.split() == [
         "steps",
         "return",
@@ -66,7 +66,7 @@ def test_rows_show_the_columns_with_their_numbers():
 
 def test_columns_are_right_below_their_headings():
     lines = shown().splitlines()
-    index = next(i for i, line in enumerate(lines) if "expl.var" in line)
+    index = next(i for i, line in enumerate(lines) if line.split()[:1] == ["steps"])
     heading, row = lines[index], lines[index + 1]
     assert len(heading) == len(row)
     for name in ("return", "noise", "steps/s"):
@@ -78,32 +78,83 @@ def test_columns_are_right_below_their_headings():
 @pytest.mark.parametrize("rows", [5, 50, 400])
 def test_a_run_is_about_thirty_narrow_lines(rows):
     lines = shown(rows=rows).splitlines()
-    assert len(lines) <= len(HEADER) + 30 + 5  # what is about to run; the rows; the evaluations
+    assert len(lines) <= len(HEADER) + 30 + 5 + 6  # what is about to run; rows; evaluations; what columns are
     assert max(map(len, lines)) <= 80
 
 
 def test_evaluations_are_shown():
-    lines = [line for line in shown().splitlines() if "evaluation" in line]
+    lines = [line for line in shown().splitlines() if "evaluation: " in line]
     assert len(lines) == 5
     assert lines[-1].split() == ["102,400", "evaluation:", "456.8"]
 
 
-def test_large_numbers_of_steps_keep_the_columns_straight():
+def table(*updates, total=10**10, infos=(), **options) -> list[str]:
+    """The headings and rows that updates print."""
     file = io.StringIO()
-    console = Console(10**10, file=file)
-    console.update(10**10, SCALARS, None)
-    heading, row = file.getvalue().splitlines()
+    console = Console(total, file=file, infos=infos, **options)
+    for step, scalars in updates:
+        console.update(step, scalars, None)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
+    return [line for line in lines if re.fullmatch(r" *steps .*|[ \d,.e+-]+", line)]
+
+
+def test_large_numbers_of_steps_keep_the_columns_straight():
+    heading, row = table((10**10, SCALARS))
     assert len(heading) == len(row)
 
 
-def test_a_column_that_appears_late_gets_a_new_heading():
+def test_there_is_one_heading_although_some_columns_have_no_values_yet():
+    lines = [line.split() for line in table((1, {"train/approx_kl": 0.1}), (10**10, SCALARS | {"x": 1.0}))]
+    assert lines[0][:4] == ["steps", "return", "length", "entropy"]
+    assert lines[1] == ["1", "-", "-", "-", "0.100", "-", "-"]
+    assert [line[0] for line in lines].count("steps") == 2, (
+        "rules measure at the first row, not later as here"
+    )
+    with_rules = {"a/saturated": 0.1, "a/stddev": 0.1}
+    assert len(table((1, with_rules), (10**10, SCALARS | with_rules))) == 3
+
+
+def test_what_a_narrow_terminal_has_no_room_for_is_left_out():
+    infos = ("rollout/info/distance", "rollout/info/energy_used")
+    told = dict.fromkeys(infos, 1.0) | {"rollout/success_rate": 0.5}
+    heading, row = table((10**10, SCALARS | told), infos=infos)
+    assert len(heading) == len(row) <= 80
+    assert heading.split()[:4] == ["steps", "return", "success", "at"]
+    assert heading.split()[-3:] == ["steps/s", "distance", "energy_used"]
+    wide = table((10**10, SCALARS | told), infos=infos, force_terminal=True, width=200, _environ={})
+    assert wide[0].split()[:4] == ["steps", "return", "length", "success"]
+
+
+def test_columns_are_explained_once():
+    text = shown()
+    for part in (
+        "at bound: part of the clipped weights",
+        "noise: deviation of",
+        "[a, b]: 95 %",
+        "kl: how far",
+    ):
+        assert text.count(part) == 1
+    assert "success:" not in text
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_who_follows_is_told_of_every_update(quiet):
+    told = []
+    console = Console(100, quiet=quiet, file=io.StringIO(), follow=lambda *each: told.append(each))
+    console.update(10, {"train/approx_kl": 0.1}, None)
+    console.update(20, {"rollout/ep_rew_mean": 3.0}, 1234.0)
+    assert told == [(10, None, None), (20, 3.0, 1230.0)]
+
+
+def test_labeled_lines_break_between_words_below_their_text():
     file = io.StringIO()
-    console = Console(10, file=file)
-    console.start([])
-    console.update(5, {"train/approx_kl": 0.1}, None)
-    console.update(10, {"rollout/ep_rew_mean": 1.0}, None)
-    lines = [line.split() for line in file.getvalue().splitlines() if line]
-    assert lines == [["steps", "kl"], ["5", "0.100"], ["steps", "return", "kl"], ["10", "1.00", "0.100"]]
+    console = Console(TOTAL, file=file, **TERMINAL)
+    console.start([f"rules        {'clipping (bound 3.0, unit fan_in) on ' * 3}".rstrip()])
+    console.close()
+    first, second = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).splitlines()[:2]
+    assert first.startswith("rules        clipping")
+    assert second.startswith(" " * 13 + "fan_in)")
+    assert len(first) <= 80
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -181,8 +232,11 @@ def test_a_terminal_shows_a_bar_that_goes_away():
     file = io.StringIO()
     console = Console(TOTAL, file=file, **TERMINAL)
     console.start(HEADER)
-    console.update(TOTAL // 2, SCALARS, 17_395.2)
     assert console._progress is not None
+    console.doing("evaluating 10 episodes")
+    console._progress.refresh()
+    assert "evaluating 10 episodes" in file.getvalue().rsplit("\r", 1)[-1]
+    console.update(TOTAL // 2, SCALARS, 17_395.2)
     console._progress.refresh()
     frame = file.getvalue().rsplit("\r", 1)[-1]
     for part in ("50%", "51,200/102,400", "return 123", "17,400 steps/s", "0:00:03 left"):

@@ -18,3 +18,5 @@ def test_the_rate_leaves_out_compilation_and_evaluations(monkeypatch):
     now[0] = 92.5
     rate.tick(3000)
     assert rate.value == 1500.0
+    assert (rate.seconds, rate.paused_seconds) == (2.5, 60.0)
+    assert rate.mean == 4000 / 2.5

@@ -1,0 +1,5 @@
+"""Everything under one name: `python -m rlweights train cartpole`."""
+
+from rlweights.cli import main
+
+main()
