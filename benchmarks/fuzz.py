@@ -345,7 +345,7 @@ class Fuzz:
     def _command(self, words: Sequence[str]) -> str:
         """Runs a command line up to the point where its configuration is known."""
 
-        def until_configured(agent: str, env: str | None, overrides: Sequence[str], *_: Any) -> int:
+        def until_configured(agent: str | None, env: str | None, overrides: Sequence[str], *_: Any) -> int:
             return guarded(lambda: 0 if Recipe(agent, overrides, env=env) else 1)
 
         configured = Outcome(Path(), None, 0, 0.0)

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rlweights import renamed
-from rlweights.backend import check_backend
+from rlweights.backend import check_backend, check_packages
 
 if TYPE_CHECKING:
     from rlweights import testing
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+check_packages()
 renamed.install()
 
 _HOMES = {

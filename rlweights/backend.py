@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -11,6 +12,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlweights.errors import BackendError
+
+NEEDED = ("tensorflow", "keras", "gymnasium", "numpy", "pydantic", "typer", "rich", "safetensors", "tomlkit")
+
+
+def check_packages() -> None:
+    """Makes sure that this Python has what rlweights needs.
+
+    Raises:
+        ModuleNotFoundError: If it has not; the message says which Python this is and what to do.
+        SystemExit: The same for `python -m rlweights...`, which ends with that line alone.
+    """
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if not lacking:
+        return
+    checkout = Path(__file__).parents[1]
+    command = "pip install --upgrade rlweights"
+    if (checkout / "pyproject.toml").is_file():
+        command = f"pip install -e {checkout}"
+        if (checkout / ".venv" / "bin" / "activate").is_file():
+            command = f"source {checkout}/.venv/bin/activate"
+    text = f"{sys.executable} lacks {', '.join(lacking)}, which rlweights needs: {command}"
+    if sys.argv[:1] == ["-m"]:  # so it is while `python -m` looks for the module
+        print(f"error: {text}", file=sys.stderr)
+        raise SystemExit(2)
+    raise ModuleNotFoundError(text, name=lacking[0])
 
 
 def check_backend() -> None:

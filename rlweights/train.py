@@ -24,8 +24,11 @@ def _steps(text: str) -> int:
 @app.command(name="train")
 def train(
     agent: Annotated[
-        str, typer.Argument(help="A shipped agent, a TOML file, or a run folder to repeat.")
-    ] = "cartpole",
+        str | None,
+        typer.Argument(
+            help="A shipped agent, a TOML file, or a run folder to repeat.", show_default="cartpole"
+        ),
+    ] = None,
     env: Annotated[
         str | None, typer.Option("--env", help="Train in this Gymnasium environment, without an agent file.")
     ] = None,

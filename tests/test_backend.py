@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -100,3 +101,15 @@ def test_without_a_driver_xla_gets_no_flags_of_gpus(machine, monkeypatch):
     monkeypatch.setattr(backend, "_graphics", lambda: "")
     backend.configure()
     assert "XLA_FLAGS" not in os.environ
+
+
+def test_a_python_that_lacks_packages_says_which_one_it_is_and_what_to_do(monkeypatch, capsys):
+    backend.check_packages()
+    monkeypatch.setattr(backend, "NEEDED", ("numpy", "no_such_package"))
+    with pytest.raises(ModuleNotFoundError, match="lacks no_such_package, which rlweights needs: "):
+        backend.check_packages()
+    monkeypatch.setattr("sys.argv", ["-m", "x"])  # as `python -m` has it while it looks for the module
+    with pytest.raises(SystemExit, match="2"):
+        backend.check_packages()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {sys.executable} lacks no_such_package")

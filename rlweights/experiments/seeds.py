@@ -19,7 +19,7 @@ from rlweights.running.records.tensorboard_server import watched
 
 
 def train_seeds(
-    agent: str,
+    agent: str | None,
     env: str | None,
     overrides: Sequence[str],
     runs: Path,

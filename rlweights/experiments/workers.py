@@ -48,7 +48,7 @@ class Trial:
     """
 
     name: str
-    agent: str
+    agent: str | None
     env: str | None = None
     overrides: tuple[str, ...] = ()
     runs: Path = Path("runs")

@@ -25,9 +25,16 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     rollout, total = f"{section.num_envs} x {algorithm.n_steps} steps", agent.total_iterations
     steps, asked = total * agent.steps_per_iteration, agent.budget.total_timesteps
     rounded = "" if steps == asked else f": whole iterations of the {asked:,} asked for"
+    own = _own_steps(assembly)
+    if own is not None and FAR * steps < own:
+        rounded += f"; the agent's own budget is {own:,}"
+    settings = getattr(assembly.source, "settings", "")
+    normalized = [word for word in ("observations", "rewards") if getattr(section, f"normalize_{word}")]
     lines = [
         f"agent        {name}, seed {agent.seed}",
+        *([f"settings     {settings}"] if settings else []),
         f"environment  {section.id} ({section.backend}, {rollout} an iteration)",
+        f"normalized   {' and '.join(normalized) or 'nothing'}",
         f"algorithm    {algorithm.name.upper()}, {assembly.optimizer.inner.name}",
         f"budget       {steps:,} steps{rounded}",
     ]
@@ -46,8 +53,22 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     return [*lines, f"run          {run}"]
 
 
-def summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
-    """Returns what came of a session, and what to do next, by a word for each."""
+FAR = 2
+"""A budget is far below the agent's own where the own one is more than so many times as large."""
+
+APART = 0.2
+"""Sampled actions count as better than greedy ones from this part of the larger return on."""
+
+
+def summary(agent: Agent, outcome: Outcome, runs: Path, own_steps: int | None = None) -> dict[str, str]:
+    """Returns what came of a session, and what to do next, by a word for each.
+
+    Args:
+        agent: The configuration.
+        outcome: How the session ended.
+        runs: Folder of all runs.
+        own_steps: The budget that the agent's settings have, where another one was asked for.
+    """
     facts: dict[str, str] = {}
     folder = shlex.quote(str(outcome.folder))
     resume = f"python -m rlweights.train --resume {folder}"
@@ -57,7 +78,14 @@ def summary(agent: Agent, outcome: Outcome, runs: Path) -> dict[str, str]:
             f"{result.mean:.1f} +- {result.std:.1f}, mean return of {len(result.returns)} episodes"
         )
         if agent.expect is not None:
+            short = own_steps is not None and FAR * outcome.env_steps < own_steps
             facts["expected"] = f"{agent.expect.mean_reward:g}"
+            facts["expected"] += f" after {own_steps:,} steps, the agent's own budget" if short else ""
+        if (sampled := _better_sampled(agent, outcome)) is not None:
+            facts["but sampled"] = (
+                f"{sampled:.1f}, mean of the newest training episodes: the likeliest action is not the best "
+                f"policy here, see evaluate --stochastic and evaluation.deterministic = false"
+            )
         if outcome.stopped:
             facts["stopped"] = f"after {outcome.env_steps:,} steps by {outcome.stopped}"
     elif outcome.finished and outcome.made:
@@ -85,3 +113,16 @@ def _speed(outcome: Outcome) -> dict[str, str]:
     parts["start and compiling"] = max(0.0, outcome.seconds - sum(parts.values()))
     spent = ", ".join(f"{seconds:.1f} {what}" for what, seconds in parts.items())
     return {"speed": f"{rate.mean:,.0f} steps/s of training", "time": f"{outcome.seconds:.1f} s: {spent}"}
+
+
+def _own_steps(assembly: Assembly) -> int | None:
+    return getattr(assembly.source, "own_steps", None)
+
+
+def _better_sampled(agent: Agent, outcome: Outcome) -> float | None:
+    """The mean return of training, whose actions are sampled, where it is far above the greedy one's."""
+    sampled = outcome.sampled
+    if not agent.evaluation.deterministic or sampled is None or outcome.evaluation is None:
+        return None
+    greedy = outcome.evaluation.mean
+    return sampled if sampled - greedy > APART * max(abs(sampled), abs(greedy)) else None

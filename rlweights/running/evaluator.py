@@ -89,8 +89,9 @@ class Evaluator:
                 env = self._policy.environments.rendered("rgb_array")
             except ConfigError as error:
                 self._films = False
-                if error.__cause__ is not None and not isinstance(
-                    error.__cause__, gym.error.Error | TypeError
+                cause, missing = error.__cause__, gym.error.DependencyNotInstalled
+                if cause is not None and (
+                    isinstance(cause, missing) or not isinstance(cause, gym.error.Error | TypeError)
                 ):
                     self._say(f"no film of the agent: {first_line(error)}")
                 return None  # most often it renders nowhere

@@ -22,6 +22,7 @@ class Outcome:
         made: Environment steps of this session.
         stopped: By which callback it was stopped before the end of its budget, and why; else nothing.
         rate: How fast it trained, and how long it trained and evaluated.
+        sampled: Mean return of the newest training episodes, whose actions are sampled; None: none has ended.
     """
 
     folder: Path
@@ -34,3 +35,4 @@ class Outcome:
     stopped: str = ""
     finished: bool = False
     rate: Rate = field(default_factory=Rate)
+    sampled: float | None = None

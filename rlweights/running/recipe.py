@@ -1,10 +1,12 @@
 """An agent before training: finds it, changes it, and trains it from Python as from the command line."""
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tomlkit
 
 from rlweights.errors import ConfigError
@@ -29,7 +31,7 @@ class Recipe:
     """An agent that can be trained: its configuration, and where it came from.
 
     Args:
-        agent: Name of a shipped agent, an agent file or a run folder.
+        agent: Name of a shipped agent, an agent file or a run folder; None: "cartpole", or `env`.
         changes: Settings that differ, by their keys; see `Changes`. A rule goes by its name:
             "interventions.clipping.bound". None switches off a setting that may be off.
         env: An environment instead of an agent: a Gymnasium id, `module:Class`, `file.py:Class`; or a class,
@@ -62,7 +64,7 @@ class Recipe:
 
     def __init__(
         self,
-        agent: str | Path = "cartpole",
+        agent: str | Path | None = None,
         changes: Changes = (),
         *,
         env: Any = None,
@@ -79,16 +81,30 @@ class Recipe:
         self.overrides = (*_overrides(changes), *_overrides(given))
         if env is not None:
             text = env if isinstance(env, str) else objects.environment_reference(env)
+            if agent is not None:
+                raise ConfigError(
+                    f"--env {text}: goes without an agent, and {agent} is one; in another environment it is "
+                    f"trained by --set environment.id={text}"
+                )
             if objects.is_instance(env):
                 self.overrides = (*_ALONE, *self.overrides)
-            self.agent = agent_file.for_environment(text, self.overrides)
-            self.source = agent_file.source_of(self.agent, f"--env {text}", self.overrides)
-            self.folder = Path()
+            chosen = agent_file.for_environment(text, self.overrides)
+            if chosen.general and _is_continuous(chosen.agent, f"--env {text}"):
+                chosen = agent_file.for_environment(text, self.overrides, continuous=True)
+            self.agent, self.folder = chosen.agent, Path()
+            self.source = agent_file.source_of(
+                self.agent, f"--env {text}", self.overrides, chosen.settings, chosen.own_steps
+            )
             self.name = agent_file.run_name(text)
             return
-        path = agent_file.find(str(agent))
+        path = agent_file.find(str("cartpole" if agent is None else agent))
         self.agent = agent_file.load(path, self.overrides)
-        self.source = agent_file.source_of(self.agent, str(path), self.overrides)
+        own = 0
+        with contextlib.suppress(
+            ConfigError
+        ):  # a file that is one only with these changes has none of its own
+            own = agent_file.load(path).budget.total_timesteps
+        self.source = agent_file.source_of(self.agent, str(path), self.overrides, own=own)
         self.folder = path.parent
         if path.name == agent_file.AGENT:
             self._repeated = path.parent
@@ -203,6 +219,17 @@ class Recipe:
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
         return f"Recipe({str(self.source)!r}{changes})"
+
+
+def _is_continuous(agent: Agent, source: str) -> bool:
+    """Whether the actions of an environment are continuous; an environment is made to see it."""
+    import gymnasium as gym
+
+    from rlweights.running.building.environments import EnvironmentFactory
+    from rlweights.running.building.user_code import UserCode
+
+    _, actions = EnvironmentFactory(agent, UserCode(source, Path(), agent.environment.folder)).spaces()
+    return isinstance(actions, gym.spaces.Box) and np.issubdtype(actions.dtype, np.floating)
 
 
 def _overrides(changes: Changes) -> tuple[str, ...]:

@@ -194,7 +194,8 @@ class _Session:
         with watched(self.runs, console.message) if self.watch else contextlib.nullcontext():
             try:
                 outcome = trainer.run(run, resume)
-                console.summary(summary(trainer.agent, outcome, self.runs))
+                own = getattr(trainer.assembly.source, "own_steps", None)
+                console.summary(summary(trainer.agent, outcome, self.runs, own))
             finally:
                 console.close()
         return outcome

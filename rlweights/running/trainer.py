@@ -162,6 +162,7 @@ class Trainer:
             self._callbacks.stopped,
             self._progress.finished,
             self._rate,
+            self._progress.window.scalars().get("rollout/ep_rew_mean"),
         )
 
     def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:

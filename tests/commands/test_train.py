@@ -129,6 +129,10 @@ CARTPOLE = str(agent_file.shipped()["cartpole"])
             ["--set", "network.activation=tahn"],
             "--set network.activation=tahn: Keras has no such activ",
         ),
+        (
+            ["cartpole", "--env", "Acrobot-v1"],
+            "--env Acrobot-v1: goes without an agent, and cartpole is one; in another environment it is ",
+        ),
         (["--resume", "nowhere"], "nowhere: no run folder, it holds no agent.toml"),
         (["--resume", "a" * 300], f"{'a' * 300}: File name too long"),
     ],
@@ -171,14 +175,14 @@ def test_files_that_an_agent_names_lie_beside_it(refused, tmp_path):
 
 @pytest.mark.parametrize(
     "missing",
-    [("LunarLander-v3", "Box2D", "gymnasium[box2d]"), ("HalfCheetah-v5", "mujoco", "gymnasium[mujoco]")],
+    [("LunarLander-v3", "Box2D", "rlweights[box2d]"), ("HalfCheetah-v5", "mujoco", "rlweights[mujoco]")],
 )
 def test_a_missing_extra(refused, monkeypatch, missing):
     name, module, extra = missing
     for loaded in [each for each in sys.modules if each.startswith(f"gymnasium.envs.{module.lower()}")]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
-    assert extra in refused("--env", name)
+    assert refused("--env", name).endswith(f" is not installed; pip install '{extra}'")
 
 
 def test_a_run_folder_that_cannot_be_written(refused, tmp_path, monkeypatch):
@@ -209,12 +213,12 @@ def test_words_become_overrides(given):
     assert (agent, env, runs, quiet, watch) == ("pendulum", None, Path("x"), True, True)
     assert [each.typed for each in overrides[1:]] == ["--algo a2c", "-n 7", "--seed 3"]
     assert overrides == ["a.b=1", 'algorithm.name="a2c"', "budget.total_timesteps=7", "seed=3"]
-    assert given()[:3] == ("cartpole", None, [])
+    assert given()[:3] == (None, None, [])
     assert given("--env", "X-v0")[1] == "X-v0"
 
 
 def test_env_and_algo_find_the_agent_for_both():
-    recipe = Recipe("cartpole", ['algorithm.name="a2c"'], env="CartPole-v1")
+    recipe = Recipe(changes=['algorithm.name="a2c"'], env="CartPole-v1")
     assert (recipe.agent.algorithm.name, recipe.name) == ("a2c", "CartPole-v1")
     assert recipe.source == "--env CartPole-v1"
     assert recipe.agent.expect is not None

@@ -34,4 +34,4 @@ def test_agent_files(block, tmp_path):
     ],
 )
 def test_these_environments_have_an_agent_that_claims_something(env):
-    assert agent_file.for_environment(env).expect is not None
+    assert agent_file.for_environment(env).agent.expect is not None

@@ -21,7 +21,10 @@ GAMES = ("Pong", "Breakout")
 
 
 def test_another_game_is_evaluated_like_the_shipped_one():
-    shipped, other = agent_file.load(agent_file.find("atari")), agent_file.for_environment("ALE/Breakout-v5")
+    shipped, other = (
+        agent_file.load(agent_file.find("atari")),
+        agent_file.for_environment("ALE/Breakout-v5").agent,
+    )
     assert not other.evaluation.deterministic
     assert other.evaluation == shipped.evaluation
     assert other.environment == shipped.environment.model_copy(update={"id": "ALE/Breakout-v5"})
@@ -32,7 +35,7 @@ def test_another_game_is_evaluated_like_the_shipped_one():
 def test_an_episode_in_which_nobody_fires_is_truncated():
     agent = agent_file.for_environment(
         "ALE/Breakout-v5", ["environment.kwargs.max_num_frames_per_episode=400"]
-    )
+    ).agent
     envs = Assembly(agent, "test").environments.vector(1, evaluation=True)
     stepper, steps = stepper_of(envs), 0
     stepper.reset(0)
@@ -49,7 +52,7 @@ def test_images_are_learnt_from_without_xla(monkeypatch):
     original = compilation.compiled
     noted = lambda f, *specs, xla=True: asked.append(xla) or original(f, *specs, xla=False)  # noqa: E731
     monkeypatch.setattr(host, "compiled", noted)
-    for agent in (agent_file.load(agent_file.find("atari")), agent_file.for_environment("CartPole-v1")):
+    for agent in (agent_file.load(agent_file.find("atari")), agent_file.for_environment("CartPole-v1").agent):
         Assembly(agent, "test").make_loop().close()
         assert set(asked) == {agent.environment.id == "CartPole-v1"}
         asked.clear()

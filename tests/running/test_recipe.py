@@ -5,6 +5,7 @@ import math
 import os
 import signal
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -56,6 +57,32 @@ def test_another_algorithm_keeps_nothing_of_the_first():
     recipe = Recipe(env="CartPole-v1").changed({"algorithm.name": "a2c"})
     assert recipe.agent == agent_file.load(agent_file.find("cartpole_a2c"))
     assert recipe.name == "CartPole-v1"
+
+
+class Arm(gym.Env):
+    """Continuous actions, and no shipped agent."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,))
+
+
+class Switch(Arm):
+    action_space = gym.spaces.Discrete(2)
+
+
+@pytest.mark.parametrize(("env", "normalized"), [(Arm, True), (Switch, False)])
+def test_general_defaults_look_at_the_actions(env, normalized):
+    recipe = Recipe(env=env)
+    assert recipe.agent.environment.normalize_rewards is normalized
+    assert ("continuous" in recipe.source.settings) is normalized
+    assert Recipe(env=env, changes={"environment.normalize_rewards": False}).agent.environment == (
+        Recipe(env=env).agent.environment.model_copy(update={"normalize_rewards": False})
+    )
+
+
+def test_an_agent_and_an_environment_are_not_both_obeyed():
+    with pytest.raises(ConfigError, match="Acrobot-v1: goes without an agent, and cartpole is one"):
+        Recipe("cartpole", env="Acrobot-v1")
 
 
 @pytest.mark.parametrize(

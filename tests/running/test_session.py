@@ -1,9 +1,15 @@
 """Resuming: runs that are finished, extended, changed, locked, or no runs."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from rlweights.errors import ConfigError, guarded
+from rlweights.learning.evaluation import Result
 from rlweights.running import announcement, session
+from rlweights.running.outcome import Outcome
+from rlweights.running.recipe import Recipe
 from rlweights.running.saving import run_folder
 from rlweights.running.saving.run_lock import RunLock
 from support.simulated import (
@@ -127,3 +133,64 @@ def test_a_folder_in_use_is_refused_and_not_touched(tmp_path, capsys):
     assert "is training into this folder" in capsys.readouterr().err
     assert [p for p in sorted(folder.iterdir()) if p.name != ".lock"] == before
     assert run_folder.read(folder).description == ""
+
+
+# What is said -------------------------------------------------------------------------------------
+
+
+def outcome_of(mean: float, sampled: float | None, steps: int = 1_000) -> Outcome:
+    evaluation = Result(np.full(4, mean), np.full(4, 10))
+    return Outcome(Path("r"), evaluation, steps, 5.0, made=steps, finished=True, sampled=sampled)
+
+
+@pytest.mark.parametrize(
+    ("greedy", "sampled", "said"),
+    [
+        (-500.0, -117.3, True),
+        (450.0, 500.0, False),
+        (500.0, 300.0, False),
+        (0.0, 0.0, False),
+        (1.0, None, False),
+    ],
+)
+def test_sampled_actions_that_are_far_better_than_greedy_ones_are_named(greedy, sampled, said):
+    agent = machine().agent()
+    facts = announcement.summary(agent, outcome_of(greedy, sampled), Path("runs"))
+    assert ("but sampled" in facts) is said
+    if said:
+        assert facts["but sampled"].startswith("-117.3, mean of the newest training episodes")
+        assert "evaluation.deterministic = false" in facts["but sampled"]
+
+
+def test_a_budget_far_below_the_agents_own_is_said_beside_what_is_expected():
+    agent = machine().agent(expect={"mean_reward": 475.0})
+    for own, text in [
+        (None, "475"),
+        (1_500, "475"),
+        (5_000, "475 after 5,000 steps, the agent's own budget"),
+    ]:
+        facts = announcement.summary(agent, outcome_of(20.0, 20.0), Path("runs"), own)
+        assert facts["expected"] == text
+
+
+def test_the_header_says_whose_settings_these_are_and_what_is_normalized(tmp_path, capsys):
+    short = [
+        "algorithm.n_steps=8",
+        "algorithm.batch_size=128",
+        "budget.total_timesteps=130",
+        "network.hidden_sizes=[4]",
+    ]
+    recipe = Recipe(
+        env="Acrobot-v1", changes=[*short, "evaluation.final_episodes=0", "evaluation.episodes=0"]
+    )
+    recipe.begin(tmp_path)
+    header = {
+        line[:13].strip(): line[13:] for line in capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    }
+    assert header["settings"] == "those of the shipped agent acrobot"
+    assert header["normalized"] == "observations"
+    assert header["environment"] == "Acrobot-v1 (tensorflow, 16 x 8 steps an iteration)"
+    assert header["budget"] == (
+        "128 steps: whole iterations of the 130 asked for; the agent's own budget is 500,000"
+    )
+    assert header["device"].startswith(("CPU", "GPU"))

@@ -13,6 +13,7 @@ from tensorboard.util import tensor_util
 
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
+from rlweights.running.evaluator import Evaluator
 from rlweights.running.trained import TrainedAgent
 from rlweights.running.video import LARGEST, film, gif
 from support.recorded import pictures
@@ -138,6 +139,7 @@ def test_a_film_that_fails_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch
     assert outcome.evaluation is not None
     (line,) = said
     assert line.endswith("no film of the agent: no display")
+
     assert animations(folder) == {}
 
 
@@ -152,3 +154,19 @@ def test_an_animation_in_which_nothing_happens_for_long(count):
     still = Image.open(io.BytesIO(gif([np.zeros((8, 8, 3), np.uint8)] * count, fps=0.01)))
     assert still.n_frames == 1
     assert still.info["duration"] == min(500 * count, 600_000)
+
+
+def test_a_film_without_pygame_says_what_brings_it(monkeypatch):
+    computer, said = machine(), []
+
+    def absent(*args, **options):
+        raise gym.error.DependencyNotInstalled(
+            'pygame is not installed, run `pip install "gymnasium[classic_control]"`'
+        )
+
+    evaluator = Evaluator(computer.assembly, said.append)
+    monkeypatch.setattr("rlweights.running.building.singles.Singles.make", absent)
+    assert evaluator.film(lambda x: x) is None
+    evaluator.close()
+    (line,) = said
+    assert line.endswith("pygame is not installed; pip install 'rlweights[classic-control]'")

@@ -21,6 +21,7 @@ from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
 from rlweights.running.building.singles import Singles
 from rlweights.running.building.user_code import UserCode, arguments_of
+from rlweights.running.config import extras
 from rlweights.running.config.messages import choices, first_line, missing, nearest, refusal
 from rlweights.running.config.schema import Agent
 from rlweights.running.interrupts import shielded
@@ -242,7 +243,8 @@ class EnvironmentFactory:
         except ConfigError:
             raise
         except Exception as error:  # whatever a user's environment raises
-            text = first_line(error) if isinstance(error, gym.error.Error | ImportError) else described(error)
+            known = isinstance(error, gym.error.Error | ImportError)
+            text = extras.explained(first_line(error)) if known else described(error)
             raise ConfigError(f"{self._source}: {self._section.id} does not render: {text}") from error
         return SeededEpisodes(self._limited(env), 0, role="rendered environment")
 

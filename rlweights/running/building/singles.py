@@ -190,7 +190,9 @@ class Singles:
                 key, why = f"{table}.kwargs.{found[1]}", f"is no argument of {section.id}"
                 raise refusal(self._source, key, given[found[1]], why, hint=hint) from error
             if isinstance(error, gym.error.Error | ImportError):
-                raise refusal(self._source, "environment.id", section.id, text + aside) from error
+                raise refusal(
+                    self._source, "environment.id", section.id, extras.explained(text) + aside
+                ) from error
             pattern = r" was raised from the environment creator for .*? with kwargs \(.*?\)"
             why = re.sub(pattern, "", described(error))
             if missed := re.fullmatch(r"TypeError: \S+ missing \d+ required [\w-]+ arguments?: (.*)", why):

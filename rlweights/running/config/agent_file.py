@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import tomlkit
 from pydantic import BaseModel, ValidationError
@@ -99,7 +99,35 @@ def as_trained(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"environment": {"rescale_actions": False, "encoding": 1} | environment}
 
 
-def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
+class Chosen(NamedTuple):
+    """A configuration for an environment, and how it was chosen.
+
+    Attributes:
+        agent: The configuration.
+        settings: Whose settings these are, in words.
+        general: Whether they are general defaults, which depend on the kind of the actions.
+        own_steps: The budget that the shipped agent has; 0: they are not one's.
+    """
+
+    agent: Agent
+    settings: str
+    general: bool = False
+    own_steps: int = 0
+
+
+CONTINUOUS: dict[str, dict[str, Any]] = {
+    "environment": {"normalize_observations": True, "normalize_rewards": True},
+    "algorithm": {
+        "n_steps": 256,
+        "batch_size": 128,
+        "n_epochs": 10,
+        "learning_rate": {"from": 3e-4, "to": 0.0},
+    },
+}
+"""General defaults for continuous actions, where PPO is not told otherwise: those of the agent `hopper`."""
+
+
+def for_environment(env: str, overrides: Sequence[str] = (), continuous: bool = False) -> Chosen:
     """Returns a configuration for an environment: that of the shipped agent for it, or general defaults.
 
     Other environments of a family (Atari games, MiniGrid) take the settings of the family's shipped agent,
@@ -110,6 +138,7 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
     Args:
         env: The Gymnasium id.
         overrides: As for `load`.
+        continuous: Whether its actions are continuous, for general defaults.
 
     Raises:
         ConfigError: See `load`.
@@ -125,15 +154,32 @@ def for_environment(env: str, overrides: Sequence[str] = ()) -> Agent:
     alike.sort(key=lambda each: each[1].environment.backend != backend)
     source = f"--env {env}"
     for path, agent in alike:
+        settings, own = f"those of the shipped agent {path.stem}", agent.budget.total_timesteps
         if chosen.get("algorithm.name", agent.algorithm.name) == agent.algorithm.name:
             if agent.environment.id == env:
-                return load(path, overrides)
-            if agent.environment.id == name:
-                return load(path, [f"environment.id={_quoted(env)}", *overrides])
+                return Chosen(load(path, overrides), settings, own_steps=own)
             found = load(path, [f"environment.id={_quoted(env)}", *overrides])
-            return found.model_copy(update={"expect": None, "description": ""})
-    prepared = alike[0][1].environment.model_dump(exclude_defaults=True) if alike else {}
-    return parse({"environment": prepared | {"id": env}}, source, overrides)
+            if agent.environment.id == name:
+                return Chosen(found, settings, own_steps=own)
+            return Chosen(
+                found.model_copy(update={"expect": None, "description": ""}), f"{settings}, a relative"
+            )
+    if alike:
+        path, agent = alike[0]
+        data: dict[str, Any] = {
+            "environment": agent.environment.model_dump(exclude_defaults=True) | {"id": env}
+        }
+        settings = f"the environment of {path.stem}, and general defaults"
+        return Chosen(parse(data, source, overrides), settings)
+    data = {"environment": {"id": env}}
+    settings = "general defaults: there is no shipped agent for it"
+    if continuous and chosen.get("algorithm.name", "ppo") == "ppo":
+        settings = "general defaults for continuous actions: there is no shipped agent for it"
+        data = {
+            "environment": data["environment"] | CONTINUOUS["environment"],
+            "algorithm": CONTINUOUS["algorithm"],
+        }
+    return Chosen(parse(data, source, overrides), settings, general=True)
 
 
 def run_name(env: str) -> str:
@@ -238,9 +284,18 @@ def override(data: dict[str, Any], texts: Sequence[str]) -> dict[str, str]:
     return typed
 
 
-def source_of(agent: Agent, text: str, overrides: Sequence[str]) -> Source:
-    """Returns where an agent came from, for errors that come later: `text`, and what was typed."""
-    return Source(text, override(agent.model_dump(by_alias=True), overrides))
+def source_of(agent: Agent, text: str, overrides: Sequence[str], settings: str = "", own: int = 0) -> Source:
+    """Returns where an agent came from, for errors and headers.
+
+    Args:
+        agent: The configuration.
+        text: The file or option.
+        overrides: As for `load`.
+        settings: Whose settings they are, in words.
+        own: The budget in environment steps that these settings have; 0: the same.
+    """
+    typed = override(agent.model_dump(by_alias=True), overrides)
+    return Source(text, typed, settings, own if own and own != agent.budget.total_timesteps else None)
 
 
 def key_values(option: str, texts: Sequence[str]) -> dict[str, Any]:

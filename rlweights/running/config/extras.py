@@ -1,6 +1,7 @@
 """Packages that register environments with Gymnasium: the module to import, and the extra to install."""
 
 import importlib
+import re
 from typing import Any, NamedTuple
 
 from rlweights.running.config.messages import missing
@@ -28,6 +29,15 @@ class NotInstalled(ImportError):
 def bringing(env: str) -> Package | None:
     """Returns the package that brings an environment, by its id; None if none of PACKAGES does."""
     return next((each for each in PACKAGES if env.startswith(each.prefixes)), None)
+
+
+def explained(text: str) -> str:
+    """Returns Gymnasium's message about a missing package, with the extra of rlweights that brings it."""
+    found = re.search(r"(\w+) is not installed.*gymnasium\[([\w-]+)\]", text)
+    if found is None:
+        return text
+    extra = found[2].replace("_", "-")
+    return missing(found[1], "classic-control" if found[1] == "pygame" else extra)
 
 
 def load(module: str) -> Any:

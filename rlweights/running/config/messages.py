@@ -27,14 +27,18 @@ class Source(str):
 
     Attributes:
         typed: What the user typed for a key, by the key.
+        settings: Whose settings they are, in words; "" where the text says it.
+        own_steps: The budget of these settings, where another one was asked for; None: the same.
     """
 
     typed: Mapping[str, str]
+    settings: str
+    own_steps: int | None
 
-    def __new__(cls, text: str, typed: Mapping[str, str]):
-        """Makes it of the file or option, and of what was typed."""
+    def __new__(cls, text: str, typed: Mapping[str, str], settings: str = "", own_steps: int | None = None):
+        """Makes it of the file or option, and of what is known of it."""
         self = super().__new__(cls, text)
-        self.typed = dict(typed)
+        self.typed, self.settings, self.own_steps = dict(typed), settings, own_steps
         return self
 
 

@@ -57,7 +57,7 @@ def a_fourth_step(place, value):
 def factory(env, *overrides, folder=None) -> EnvironmentFactory:
     text = env if isinstance(env, str) else objects.reference(env)
     small = ["environment.num_envs=2", "evaluation.num_envs=2", *overrides]
-    agent = agent_file.for_environment(text, small)
+    agent = agent_file.for_environment(text, small).agent
     return EnvironmentFactory(agent, UserCode("my.toml", folder or Path()))
 
 
@@ -349,4 +349,4 @@ def test_environments_that_are_seen_as_pixels_are_made_to_draw():
 
 
 def test_an_id_with_its_module_is_prepared_like_the_id():
-    assert agent_file.for_environment("ale_py:ALE/Breakout-v5").environment.wrappers
+    assert agent_file.for_environment("ale_py:ALE/Breakout-v5").agent.environment.wrappers

@@ -198,24 +198,26 @@ def test_rules_cannot_be_named_where_there_are_none():
 
 
 def test_an_environment_takes_the_shipped_agent_for_it():
-    assert agent_file.for_environment("CartPole-v1") == agent_file.load(agent_file.shipped()["cartpole"])
-    assert agent_file.for_environment("Pendulum-v1", ["seed=3"]).seed == 3
+    assert agent_file.for_environment("CartPole-v1").agent == agent_file.load(
+        agent_file.shipped()["cartpole"]
+    )
+    assert agent_file.for_environment("Pendulum-v1", ["seed=3"]).agent.seed == 3
 
 
 def test_another_algorithm_takes_the_agent_of_that_algorithm_or_the_defaults():
-    chosen = agent_file.for_environment("CartPole-v1", ['algorithm.name="a2c"'])
+    chosen = agent_file.for_environment("CartPole-v1", ['algorithm.name="a2c"']).agent
     assert chosen == agent_file.load(agent_file.shipped()["cartpole_a2c"])
-    assert agent_file.for_environment("Pendulum-v1", ["algorithm.name=a2c"]).algorithm == A2C()
+    assert agent_file.for_environment("Pendulum-v1", ["algorithm.name=a2c"]).agent.algorithm == A2C()
 
 
 def test_another_backend_takes_the_agent_of_that_backend():
-    chosen = agent_file.for_environment("CartPole-v1", ["environment.backend=tensorflow"])
+    chosen = agent_file.for_environment("CartPole-v1", ["environment.backend=tensorflow"]).agent
     assert chosen == agent_file.load(agent_file.shipped()["cartpole_xla"])
 
 
 def test_an_environment_whose_agents_have_another_backend_takes_theirs():
-    assert agent_file.for_environment("Acrobot-v1") == agent_file.load(agent_file.shipped()["acrobot"])
-    chosen = agent_file.for_environment("Acrobot-v1", ["environment.backend=gymnasium"])
+    assert agent_file.for_environment("Acrobot-v1").agent == agent_file.load(agent_file.shipped()["acrobot"])
+    chosen = agent_file.for_environment("Acrobot-v1", ["environment.backend=gymnasium"]).agent
     assert (chosen.environment.backend, chosen.algorithm.gae_lambda) == ("gymnasium", 0.94)
 
 
@@ -223,20 +225,52 @@ def test_an_environment_whose_agents_have_another_backend_takes_theirs():
     ("env", "agent"), [("MiniGrid-Empty-5x5-v0", "minigrid"), ("ALE/Boxing-v5", "atari")]
 )
 def test_another_environment_of_a_family_is_trained_as_its_agent(env, agent):
-    shipped, found = agent_file.load(agent_file.shipped()[agent]), agent_file.for_environment(env, ["seed=3"])
+    shipped, found = (
+        agent_file.load(agent_file.shipped()[agent]),
+        agent_file.for_environment(env, ["seed=3"]).agent,
+    )
     assert (found.environment.id, found.seed, found.expect) == (env, 3, None)
     assert found.environment.wrappers == shipped.environment.wrappers != []
     assert found.algorithm == shipped.algorithm
-    other = agent_file.for_environment(env, ["algorithm.name=a2c"])
+    other = agent_file.for_environment(env, ["algorithm.name=a2c"]).agent
     assert (other.environment, other.algorithm) == (found.environment, A2C())
 
 
 def test_any_other_environment_takes_the_defaults():
-    assert agent_file.for_environment("Blackjack-v1") == agent_file.parse(
+    assert agent_file.for_environment("Blackjack-v1").agent == agent_file.parse(
         {"environment": {"id": "Blackjack-v1"}}, "test"
     )
     with pytest.raises(ConfigError, match=r"^--set algorithm\.gamma=2: must be "):
         agent_file.for_environment("Blackjack-v1", ["algorithm.gamma=2"])
+
+
+@pytest.mark.parametrize(
+    ("env", "overrides", "settings", "own_steps"),
+    [
+        ("CartPole-v1", [], "those of the shipped agent cartpole", 100_000),
+        ("ALE/Boxing-v5", [], "those of the shipped agent atari, a relative", 0),
+        ("CartPole-v1", ["budget.total_timesteps=512"], "those of the shipped agent cartpole", 100_000),
+        ("Pendulum-v1", ["algorithm.name=a2c"], "the environment of pendulum, and general defaults", 0),
+        ("Blackjack-v1", [], "general defaults: there is no shipped agent for it", 0),
+    ],
+)
+def test_it_is_said_whose_settings_an_environment_takes(env, overrides, settings, own_steps):
+    chosen = agent_file.for_environment(env, overrides)
+    assert (chosen.settings, chosen.own_steps) == (settings, own_steps)
+
+
+def test_general_defaults_fit_the_kind_of_the_actions():
+    plain = agent_file.for_environment("Ant-v5").agent
+    found = agent_file.for_environment("Ant-v5", ["algorithm.n_steps=64"], continuous=True)
+    assert (plain.environment.normalize_observations, plain.environment.normalize_rewards) == (False, False)
+    normalized = found.agent.environment
+    assert (normalized.normalize_observations, normalized.normalize_rewards) == (True, True)
+    assert (found.agent.algorithm.n_steps, found.agent.algorithm.n_epochs) == (64, 10)
+    assert found.settings == "general defaults for continuous actions: there is no shipped agent for it"
+    hopper = agent_file.load(agent_file.shipped()["hopper"])
+    assert agent_file.for_environment("Ant-v5", continuous=True).agent.algorithm == hopper.algorithm
+    a2c = agent_file.for_environment("Ant-v5", ["algorithm.name=a2c"], continuous=True)
+    assert a2c.agent.algorithm == A2C()
 
 
 # Fuzz ---------------------------------------------------------------------------------------------
