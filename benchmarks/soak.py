@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -338,16 +338,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.agents or trainable()
     share, rest = divmod(options.kills, len(names))
     started = time.monotonic()
+    print("| agent | kills | runs | unreadable checkpoints | results | seconds |")
+    print("|---|---|---|---|---|---|", flush=True)
+    reports = []
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, ThreadPoolExecutor(options.at_once) as pool:
         futures = [
             pool.submit(soak, name, share + (i < rest), Path(folder), options.seed)
             for i, name in enumerate(names)
         ]
-        reports = [future.result() for future in futures]
-    print("| agent | kills | runs | unreadable checkpoints | results | seconds |")
-    print("|---|---|---|---|---|---|")
-    for report in reports:
-        print(report.row())
+        for future in as_completed(futures):
+            reports.append(future.result())
+            print(reports[-1].row(), flush=True)
     kills, bad = sum(r.kills for r in reports), sum(r.unreadable for r in reports)
     differences = sum(len(r.differences or []) for r in reports)
     print(
