@@ -79,9 +79,8 @@ def still(distribution: Distribution):
 
 def played(file: str, name: str, changes: list[str]) -> tuple[str, str]:
     """Plays in an environment as training and evaluations do; returns exit code and message."""
-    source = f"--env {file}:{name}"
-    agent = agent_file.for_environment(source.removeprefix("--env "), ["environment.num_envs=2", *changes])
-    made = EnvironmentFactory(agent, UserCode(source, TESTS))
+    agent = agent_file.for_environment(f"{file}:{name}", ["environment.num_envs=2", *changes]).agent
+    made = EnvironmentFactory(agent, UserCode(f"--env {file}:{name}", TESTS))
     try:
         observed, acted = made.spaces()
         into, distribution = (
