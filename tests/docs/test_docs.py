@@ -45,6 +45,33 @@ def test_the_code_of_the_page_on_python_runs(tmp_path):
     assert "gamma = 0.99" in (run / "agent.toml").read_text()
 
 
+def test_the_quick_start_runs(tmp_path):
+    page = (DOCS / "quick-start.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
+        assert command in readme, "the README's test runs it"
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    mean, action, length = done.stdout.split()
+    assert float(mean) > 9.0
+    assert action in ("0", "1")
+    assert 10.0 <= float(length) <= 100.0
+
+
+def test_the_figures_of_the_page_on_rules_stand_in_the_tables_of_studies():
+    page = (DOCS / "choosing-a-rule.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "| `" in line]
+    assert len(rows) >= 6
+    for _, _, study, arm, reached, base, before, verdict in rows:
+        table = (DOCS / "studies" / study.strip("`") / "table.md").read_text(encoding="utf-8")
+        first = table.split("\n## ")[1].splitlines()  # the measure that the study was made for
+        lines = {line.split("|")[1].strip(): line for line in first if line.startswith("| ")}
+        assert f"| {reached} |" in lines[arm]
+        assert f"| {before} |" in lines[base]
+        assert ("| better |" in lines[arm]) == (verdict == "better")
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     for needed in ("material", "mkdocstrings_handlers"):
         pytest.importorskip(needed, reason="needs rlweights[docs]")

@@ -43,7 +43,7 @@ def test_the_agent_file_is_valid():
 
 
 def test_other_commands_are_known():
-    known = {"make train", "make test", "tensorboard --logdir runs"}
+    known = {"make train", "make test", "source .venv/bin/activate", "tensorboard --logdir runs"}
     assert set(OTHERS) <= known, OTHERS
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "\ntrain:" in makefile
@@ -64,6 +64,8 @@ def test_command(line, run, tmp_path):
     words = shlex.split(line.replace("RUN", str(run)))[1:]
     if "rlweights.train" in words and "--resume" not in words:
         words += ["-n", "4096", "--set", "evaluation.final_episodes=5"]  # last one wins: only shorter
+    if "rlweights.study" in words:
+        words += ["--seeds", "1", "--scale", "0.02", "--workers", "1"]
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr.strip().startswith("error"), done.stderr

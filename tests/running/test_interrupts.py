@@ -116,7 +116,7 @@ def test_a_signal_in_the_last_evaluation_finds_the_run_finished(whole, tmp_path,
     computer, expected = whole
     folder = computer.folder(tmp_path)
     with monkeypatch.context() as patch:
-        signalled(patch, policy, "evaluate", signal.SIGINT, lambda *a: a[3] == 3)
+        signalled(patch, policy.Policy, "evaluate", signal.SIGINT, lambda *a: a[3] == 3)
         outcome = computer.train(folder)
     assert outcome.evaluation is not None
     assert session.exit_code(outcome) == 130
