@@ -33,6 +33,7 @@ class Inspection:
 
     def __init__(self, learner: Learner, initial: Sequence[Array], probe: Array):
         self._learner = learner
+        self._initial = list(initial)
         self._tagged = TaggedScalars()
         self._kernels = [
             (variable, tf.constant(first))
@@ -45,6 +46,18 @@ class Inspection:
     def measure(self) -> dict[str, float]:
         """Returns the scalars of the present weights, by tag."""
         return self._tagged.unpacked(self._measure(tf.constant(self.probe)).numpy())
+
+    def measure_initial(self) -> dict[str, float]:
+        """Returns the scalars of the initial weights, by tag; the present weights come back as they are."""
+        variables = self._learner.networks.trainable_variables
+        present = [variable.numpy() for variable in variables]
+        try:
+            for variable, first in zip(variables, self._initial, strict=True):
+                variable.assign(first)
+            return self.measure()
+        finally:
+            for variable, value in zip(variables, present, strict=True):
+                variable.assign(value)
 
     def spreads(self) -> dict[str, Spread]:
         """Returns the content of histograms by tag: the present kernels, and the newest gradient of each.

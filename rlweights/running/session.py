@@ -15,6 +15,7 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.outcome import Outcome
+from rlweights.running.records import provenance
 from rlweights.running.records.console import Console, Follow
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
@@ -158,7 +159,9 @@ class _Session:
         self, agent: Agent, source: str, folder: Path, start: WarmStart | None, folder_of: FolderOf
     ) -> Outcome:
         """Trains into a folder that is made once the agent is known to be one that can be trained."""
-        beside = {CALLBACKS: _listed(self.callbacks)} if self.callbacks else {}
+        beside = {provenance.FILE: provenance.encoded([provenance.provenance()])}
+        if self.callbacks:
+            beside[CALLBACKS] = _listed(self.callbacks)
         with waiting("building the agent", self.quiet):
             assembly, start = _assembled(agent, source, folder, start)
             if start is not None:
@@ -188,16 +191,24 @@ class _Session:
     def _train(self, trainer: Trainer, run: Path, start: WarmStart | None, resume: bool = False) -> Outcome:
         console = trainer.console
         begins = [] if start is None else [f"begins with  the weights of {start}"]
-        console.start([*header(trainer.assembly, trainer.evaluations, self.name, run), *begins])
-        for remark in trainer.assembly.remarks():
-            console.message(remark)
-        with watched(self.runs, console.message) if self.watch else contextlib.nullcontext():
-            try:
-                outcome = trainer.run(run, resume)
-                own = getattr(trainer.assembly.source, "own_steps", None)
-                console.summary(summary(trainer.agent, outcome, self.runs, own))
-            finally:
-                console.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(console.close)
+            if self.watch:
+                early: list[str] = []
+                say = early.append
+                with waiting("starting TensorBoard", self.quiet):
+                    stack.enter_context(watched(self.runs, lambda line: say(line)))()
+                say = console.message
+                for line in early:
+                    console.message(line)  # the address comes first
+            console.start([*header(trainer.assembly, trainer.evaluations, self.name, run), *begins])
+            for remark in trainer.assembly.remarks():
+                console.message(remark)
+            outcome = trainer.run(run, resume)
+            if resume and outcome.made:
+                provenance.write(run, provenance.provenance())
+            own = getattr(trainer.assembly.source, "own_steps", None)
+            console.summary(summary(trainer.agent, outcome, self.runs, own))
         return outcome
 
 

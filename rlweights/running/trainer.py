@@ -26,7 +26,7 @@ from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
 from rlweights.running.interrupts import Interrupts
 from rlweights.running.outcome import Outcome
-from rlweights.running.records import layout
+from rlweights.running.records import layout, provenance
 from rlweights.running.records.console import Console
 from rlweights.running.records.records import Records
 from rlweights.running.records.throughput import Rate
@@ -35,6 +35,9 @@ from rlweights.running.saving.run_lock import RunLock
 from rlweights.running.saving.run_state import Best, Progress, RunState
 from rlweights.running.video import gif
 from rlweights.weights.arrays import Array
+
+LOOKS = 24
+"""Measurements of weights and plasticity in a run at least, unless the agent file or too few rows forbid."""
 
 
 class Trainer:
@@ -73,6 +76,7 @@ class Trainer:
             self.loop.close()
             raise
         self._result: Result | None = None
+        self._diagnostics = self.agent.logging.diagnostics_every
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
         self._probe: Array | None = None
@@ -86,6 +90,8 @@ class Trainer:
                 self.agent.checkpoint.every,
             )
         )
+        if self._diagnostics is None:
+            self._diagnostics = max(1, self.agent.total_iterations // self._rows // LOOKS)
 
     def __enter__(self) -> "Trainer":
         return self
@@ -219,6 +225,7 @@ class Trainer:
         records.summary(layout.layout(), self.env_steps)
         records.summary(layout.hparams_start(self.agent.model_dump(by_alias=True)), self.env_steps)
         records.text(self.env_steps, "agent", f"```toml\n{self.agent.to_toml()}\n```")
+        records.text(self.env_steps, "run", provenance.markdown(provenance.provenance()))
 
     def _train(self, records: Records) -> bool:
         """Trains, evaluates and saves; False if a signal came before the end."""
@@ -248,17 +255,19 @@ class Trainer:
     def _advance(self, records: Records) -> None:
         """Runs some iterations, up to whatever needs the weights as they are then, and does it."""
         total = self.agent.total_iterations
-        section = self.agent.logging
-        looks = [self._rows * each for each in (section.diagnostics_every, section.histograms_every)]
+        looks = [self._rows * each for each in (self._diagnostics, self.agent.logging.histograms_every)]
         whole = self._callbacks.every_iteration
         calls = min(self._rows, self.loop.most_iterations) if whole else 0
         cycles = [every for every in (self._evaluations, self._saves, *looks, calls) if every]
-        limit = min([total - self.iteration, *(every - self.iteration % every for every in cycles)])
+        first = [1] if self._diagnostics and not self.iteration else []
+        limit = min([total - self.iteration, *first, *(every - self.iteration % every for every in cycles)])
         done = self.loop.advance(self.iteration, limit)
         # How much one call does depends on the clock; what a callback sees and changes must not.
         while whole and len(done) < limit:
             done += self.loop.advance(self.iteration + len(done), limit - len(done))
         self._rate.tick(len(done) * self.agent.steps_per_iteration)
+        if first and not self._progress.attempt:
+            records.write(0, self._inspected().measure_initial())
         for scalars, episodes in done:
             self._write_recorded(records)
             self._progress.iteration += 1
@@ -326,10 +335,11 @@ class Trainer:
         if self.iteration % self._rows and self.iteration != self.agent.total_iterations:
             return
         number, row = self.iteration // self._rows, self._progress.window.scalars() | scalars
-        section, rate = self.agent.logging, self._rate.value
-        if section.diagnostics_every and number % section.diagnostics_every == 0:
+        histograms, rate = self.agent.logging.histograms_every, self._rate.value
+        last = self.iteration == self.agent.total_iterations
+        if self._diagnostics and (last or number % self._diagnostics == 0):
             row |= self._inspected().measure()
-        if section.histograms_every and number % section.histograms_every == 0:
+        if histograms and (last or number % histograms == 0):
             for tag, spread in self._inspected().spreads().items():
                 records.histogram(self.env_steps, tag, spread.values, spread.bound)
         records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))

@@ -56,7 +56,11 @@ def test_what_a_run_leaves(run):
     norms = [tag for tag in series if tag.startswith("weights/") and tag.endswith("/norm")]
     assert norms
     for tag in norms:
-        assert [step // STEPS for step, _ in series[tag]] == [3, 6, 9, 12]
+        assert [step // STEPS for step, _ in series[tag]] == [0, 3, 6, 9, 12, 14]
+    moved = [tag for tag in series if tag.endswith("/distance_from_init")]
+    assert all(series[tag][0][1] == 0.0 < series[tag][1][1] for tag in moved), (
+        "before training nothing has moved"
+    )
     assert steps_saved(folder) == [8 * STEPS, 12 * STEPS, 14 * STEPS]
     assert all_finite(folder)
     assert {p.name.partition(".out.")[0] for p in folder.iterdir()} == {

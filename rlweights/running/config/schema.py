@@ -205,8 +205,10 @@ class Logging(Section):
     info: list[str] = Field(
         default=[], description="Scalars of the environment's infos to record as means over an episode."
     )
-    diagnostics_every: Annotated[int, Field(ge=0)] = Field(
-        default=10, description="Rows between two measurements of weights and plasticity; 0: never."
+    diagnostics_every: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Rows between two measurements of weights and plasticity, beside those before training "
+        "and at its end; 0: none at all; left out: as many as make 24 in a run.",
     )
     histograms_every: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Rows between two histograms of weights and gradients; 0: never."

@@ -116,13 +116,18 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
     return flat
 
 
+NO_HYPERPARAMETERS = ("description", "expect", "logging", "checkpoint")
+"""Tables that change nothing of what is learned, and only stand between the columns that do."""
+
+
 def hparams_start(config: Mapping[str, Any]) -> Summary:
     """Returns the summary that begins this session in the hparams tab, with all of its settings.
 
     No summary declares columns: TensorBoard would take the columns of the first run for all runs. Without
     one it collects the settings and metrics of all runs, and shows those that differ first.
     """
-    start = hparams_summary.session_start_pb(hparams=hyperparameters(config))
+    told = {key: value for key, value in config.items() if key not in NO_HYPERPARAMETERS}
+    start = hparams_summary.session_start_pb(hparams=hyperparameters(told))
     return Summary.FromString(start.SerializeToString())
 
 

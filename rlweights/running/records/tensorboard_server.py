@@ -9,22 +9,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 COMMAND = (sys.executable, "-m", "tensorboard.main")
 
 PATIENCE = 5.0
 """Seconds that TensorBoard has to end after a signal."""
 
+UNTIL_IT_LISTENS = 15.0
+"""Seconds that the display of a run waits for the address."""
+
 _ADDRESS = re.compile(r"https?://\S+")
 
 
 @contextlib.contextmanager
-def watched(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def watched(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[], Any]]:
     """Runs TensorBoard on a folder for the time of a `with` block.
 
     The block does not wait for TensorBoard: `say` gets the address as soon as it listens, or the reason why
-    it does not. The block goes on without it.
+    it does not. The block goes on without it. It is given a function that waits until `say` was called, and
+    not much longer than that takes.
 
     Args:
         folder: The folder with the runs.
@@ -43,14 +47,19 @@ def watched(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         )
     except OSError as error:
         say(f"TensorBoard cannot start: {error.strerror or error}")
-        yield
+        yield lambda: None
         return
     assert process.stderr is not None
-    ending = threading.Event()
-    listener = threading.Thread(target=_listen, args=(process.stderr, say, ending), daemon=True)
+    ending, told = threading.Event(), threading.Event()
+
+    def tell(line: str) -> None:
+        say(line)
+        told.set()
+
+    listener = threading.Thread(target=_listen, args=(process.stderr, tell, ending), daemon=True)
     listener.start()
     try:
-        yield
+        yield lambda: told.wait(UNTIL_IT_LISTENS)
     finally:
         ending.set()
         _end(process)
