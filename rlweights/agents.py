@@ -1,5 +1,7 @@
 """Lists the agents that come with rlweights: `rlweights agents`."""
 
+import textwrap
+
 import typer
 
 
@@ -9,6 +11,7 @@ def agents() -> None:
 
     configure()
     from rlweights.running.config import agent_file
+    from rlweights.running.saving.run_folder import pretrained
 
     agents = {name: agent_file.load(path) for name, path in agent_file.shipped().items()}
     rows = [("agent", "environment", "trained by", "steps", "expected")]
@@ -28,6 +31,10 @@ def agents() -> None:
         typer.echo(" ".join(j(text, width) for j, text, width in zip(justified, row, widths, strict=True)))
         if agent is not None and agent.interventions:
             typer.echo(f"    with {', '.join(rule.rule for rule in agent.interventions)}")
+    for line in textwrap.wrap(
+        f"pretrained, for play, evaluate, export and --from: {', '.join(pretrained())}", 79
+    ):
+        typer.echo(line)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(name="evaluate")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a pretrained agent.")],
     episodes: Annotated[int, typer.Option("--episodes", min=1, help="Number of episodes.")] = 100,
     seed: Annotated[
         int | None,

@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(name="export")
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a pretrained agent.")],
     target: Annotated[
         Path, typer.Argument(help="A .keras, .tflite or .onnx file, or a folder for a SavedModel.")
     ],

@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(name="play")
 def play(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a pretrained agent.")],
     episodes: Annotated[int, typer.Option("--episodes", min=1, help="Number of episodes.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first episode.")] = 10_000,
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",

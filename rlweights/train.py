@@ -53,7 +53,11 @@ def train(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Begin with the weights and normalization of a run."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin with the weights and normalization of a run, or of a pretrained agent.",
+        ),
     ] = None,
     start_optimizer: Annotated[
         bool, typer.Option("--from-optimizer", help="With --from: take the optimizer's state as well.")

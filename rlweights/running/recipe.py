@@ -38,9 +38,9 @@ class Recipe:
             a function that makes one, or an instance, which is one environment. A shipped agent's settings
             for it are taken, or general defaults.
         env_kwargs: Arguments of the environment, any Python objects: the run keeps their names only.
-        start: A run folder whose weights and normalization training begins with, instead of fresh ones; the
-            shapes must fit. These are the weights of its best evaluation. The new run keeps a copy, and needs
-            the other one no more. Left out: as the run did, if `agent` is a run folder.
+        start: A run folder, or a pretrained agent, whose weights and normalization training begins with,
+            instead of fresh ones; the shapes must fit. These are the weights of its best evaluation. The new
+            run keeps a copy, and needs the other one no more. Left out: as the run did, if `agent` is one.
         start_optimizer: Whether to take the optimizer's state as well; both are then those of the newest
             checkpoint.
 

@@ -32,7 +32,7 @@ class TrainedAgent:
     """The policy of a run, with the weights of its best evaluation or its latest ones.
 
     Args:
-        run: The run folder.
+        run: The run folder, or the name of a pretrained agent.
         which: "best" or "latest"; best falls back to latest if no evaluation was made.
         env: Another environment to act in, as for `Recipe`; None: the run's.
         env_kwargs: Arguments of the environment that differ, any Python objects.
@@ -56,7 +56,7 @@ class TrainedAgent:
         env: Any = None,
         env_kwargs: Mapping[str, Any] | None = None,
     ):
-        self.folder = Path(run)
+        self.folder = run_folder.find(run)
         if which not in WHICH:
             raise ConfigError(f"which = {which!r}: takes {' or '.join(map(repr, WHICH))}")
         agent = _elsewhere(run_folder.read(self.folder), env, env_kwargs or {})

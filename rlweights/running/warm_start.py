@@ -42,7 +42,7 @@ class WarmStart:
         are always those of the newest checkpoint.
 
         Args:
-            run: The run folder.
+            run: The run folder, or the name of a pretrained agent.
             optimizer: Whether to take the optimizer's state, its step count included.
 
         Raises:
@@ -55,6 +55,7 @@ class WarmStart:
 
     @classmethod
     def _read(cls, run: Path, optimizer: bool) -> "WarmStart":
+        run = run_folder.find(run)
         run_folder.read(run)
         found = Checkpoints(run / "checkpoints").load_latest()
         step, saved, _ = found or (0, {}, {})

@@ -12,6 +12,7 @@ from rlweights.errors import ConfigError
 from rlweights.running import files
 from rlweights.running.config import agent_file
 from rlweights.running.config.agent_file import AGENT
+from rlweights.running.config.messages import nearest
 from rlweights.running.config.schema import Agent
 
 CHANGEABLE = (
@@ -19,6 +20,11 @@ CHANGEABLE = (
     *("environment.folder", "environment.timeout", "environment.on_error", "environment.max_recreations"),
 )
 """Keys that may change when a run is resumed: they change how long it trains and what it records."""
+
+
+PRETRAINED = agent_file.PACKAGE / "_pretrained"
+if not PRETRAINED.is_dir():  # a checkout, where they lie beside the package
+    PRETRAINED = agent_file.PACKAGE.parent / "pretrained"
 
 
 def create(
@@ -129,6 +135,20 @@ def is_run(folder: Path) -> bool:
         raise ConfigError(f"{folder}: {error.strerror}") from None
 
 
+def pretrained() -> dict[str, Path]:
+    """Returns the run folders that come with the package, by the names of their agents."""
+    return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob(f"*/{AGENT}"))}
+
+
+def find(run: str | Path) -> Path:
+    """Returns a run folder that is meant: the folder of that name, or the pretrained agent.
+
+    What there is in the file system comes first; what is neither is returned as it is, for others to refuse.
+    """
+    folder = Path(run)
+    return folder if folder.exists() else pretrained().get(str(run), folder)
+
+
 def read(folder: Path) -> Agent:
     """Returns the agent of a run.
 
@@ -136,7 +156,9 @@ def read(folder: Path) -> Agent:
         ConfigError: If the folder is no run, or its agent file is not valid.
     """
     if not is_run(folder):
-        raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}")
+        hint = "" if folder.exists() or len(folder.parts) > 1 else nearest(str(folder), pretrained())
+        hint = f". Pretrained agents: {', '.join(pretrained())}.{hint}" if hint else ""
+        raise ConfigError(f"{folder}: no run folder, it holds no {AGENT}{hint}")
     return agent_file.load(folder / AGENT)
 
 
