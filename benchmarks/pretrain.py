@@ -3,8 +3,8 @@
     python benchmarks/pretrain.py cartpole chain --seed 0
 
 Each is what a run leaves, without what only its training needs: `agent.toml`, `best/weights.safetensors`
-(with the return of its best evaluation) and `run.json` (versions, commit, machine, and this command). An agent
-that does not reach what its file expects is refused, and so are weights of more than 200 KB.
+(with the return of its best evaluation) and `run.json` (versions, commit, machine, and this command). An
+agent that does not reach what its file expects is refused, and so are weights of more than 200 KB.
 """
 
 import argparse

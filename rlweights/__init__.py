@@ -4,10 +4,11 @@ Names are imported on first use, so that `python -m rlweights.train --help` need
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rlweights import renamed
-from rlweights.backend import check_backend, check_packages
+from rlweights.backend import check_backend, check_packages, configure
 
 if TYPE_CHECKING:
     from rlweights import testing
@@ -146,6 +147,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
     if _HOME_OF.get(name) != "rlweights.errors":
         check_backend()
+        if "tensorflow" not in sys.modules:
+            configure()  # before anything imports TensorFlow, so that its greetings are not seen
     if name in _MODULES:
         return importlib.import_module(f"rlweights.{name}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "running.config": {"running.config", "learning.algorithms"},
     "running.building": {"running.building", "running.config", "running.interrupts", "learning", "weights"},
     "running.records": {
-        *("running.records", "running.files", "running.config"),
+        *("running.records", "running.files", "running.config", "running.notebooks"),
         *("learning", "weights.arrays"),
     },
     "running.saving": {

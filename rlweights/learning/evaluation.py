@@ -21,6 +21,14 @@ class Result:
     successes: Array | None = None  # [episodes] bool, where every episode's last info said `is_success`
     unfinished: str = ""  # why there are fewer episodes, or shorter ones, than were asked for
 
+    def __repr__(self) -> str:
+        success = "" if self.success_rate is None else f", success {self.success_rate:.0%}"
+        unfinished = f", {self.unfinished}" if self.unfinished else ""
+        return (
+            f"Result({len(self.returns)} episodes, mean return {self.mean:.2f} +- {self.std:.2f}, "
+            f"mean length {self.lengths.mean():.1f}{success}{unfinished})"
+        )
+
     @property
     def mean(self) -> float:
         """Mean return."""

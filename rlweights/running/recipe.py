@@ -13,6 +13,7 @@ from rlweights.errors import ConfigError
 from rlweights.running.config import agent_file, objects
 from rlweights.running.config.messages import Setting
 from rlweights.running.config.schema import UNSET, Agent
+from rlweights.running.notebooks import table
 
 if TYPE_CHECKING:
     from rlweights.running.callbacks import Callback
@@ -219,6 +220,22 @@ class Recipe:
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
         return f"Recipe({str(self.source)!r}{changes})"
+
+    def _repr_html_(self) -> str:
+        agent = self.agent
+        rules = [
+            ", ".join(f"{k} {v}" for k, v in rule.model_dump(exclude_none=True).items())
+            for rule in agent.interventions
+        ]
+        facts = {
+            "environment": f"{agent.environment.id} ({agent.environment.backend})",
+            "algorithm": agent.algorithm.name,
+            "rules": "; ".join(rules) or "none",
+            "budget": f"{agent.budget.total_timesteps:,} steps",
+            "seed": agent.seed,
+            "changes": ", ".join(self.overrides) or "none",
+        }
+        return table(f"Recipe {self.name}", facts)
 
 
 def _is_continuous(agent: Agent, source: str) -> bool:

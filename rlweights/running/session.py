@@ -15,7 +15,7 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.outcome import Outcome
-from rlweights.running.records import provenance
+from rlweights.running.records import provenance, trackers
 from rlweights.running.records.console import Console, Follow
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
@@ -246,6 +246,7 @@ def _assembled(
     agent: Agent, source: str, folder: Path, start: WarmStart | None
 ) -> tuple[Assembly, WarmStart | None]:
     """Builds an agent, on the weights of a start if there is one; returns what of it the agent has taken."""
+    trackers.check(agent, source)
     if start is None:
         return Assembly(agent, source, folder), None
     assembly = Assembly(agent, source, folder, start.weights, str(start))

@@ -13,6 +13,7 @@ from rlweights.learning.fitting import batched
 from rlweights.running.building.policy import Policy
 from rlweights.running.config import objects
 from rlweights.running.config.schema import Agent
+from rlweights.running.notebooks import table
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.saving import checkpoint_file, run_folder
 from rlweights.running.video import play
@@ -80,6 +81,23 @@ class TrainedAgent:
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self._act = self.policy.acting()
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"TrainedAgent({str(self.folder)!r}, {', '.join(facts.values())})"
+
+    def _repr_html_(self) -> str:
+        return table(f"TrainedAgent {self.folder}", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        agent = self.policy.agent
+        found, mean = self.weights.parent.name, self.metadata.get("mean_reward")
+        reached = "" if mean is None else f", mean return {mean:.1f}"
+        return {
+            "environment": agent.environment.id,
+            "algorithm": agent.algorithm.name,
+            "weights": f"{found} at {self.metadata['env_steps']:,} steps{reached}",
+        }
 
     def history(self) -> dict[str, Series]:
         """Returns every scalar that the run has recorded, by tag; docs/tensorboard.md explains them."""

@@ -26,7 +26,7 @@ from rlweights.running.evaluator import Evaluator
 from rlweights.running.guard import Guard, NotFinite
 from rlweights.running.interrupts import Interrupts
 from rlweights.running.outcome import Outcome
-from rlweights.running.records import layout, provenance
+from rlweights.running.records import layout, provenance, trackers
 from rlweights.running.records.console import Console
 from rlweights.running.records.records import Records
 from rlweights.running.records.throughput import Rate
@@ -76,7 +76,6 @@ class Trainer:
             self.loop.close()
             raise
         self._result: Result | None = None
-        self._diagnostics = self.agent.logging.diagnostics_every
         self._initial = [v.numpy() for v in self.learner.networks.trainable_variables]
         self._inspection: Inspection | None = None
         self._probe: Array | None = None
@@ -90,8 +89,10 @@ class Trainer:
                 self.agent.checkpoint.every,
             )
         )
-        if self._diagnostics is None:
-            self._diagnostics = max(1, self.agent.total_iterations // self._rows // LOOKS)
+        looks = self.agent.logging.diagnostics_every
+        self._diagnostics = (
+            max(1, self.agent.total_iterations // self._rows // LOOKS) if looks is None else looks
+        )
 
     def __enter__(self) -> "Trainer":
         return self
@@ -146,7 +147,9 @@ class Trainer:
                 seconds, stopped = time.monotonic() - started, self._callbacks.stopped
                 return Outcome(folder, None, self.env_steps, seconds, stopped=stopped)
             first = self.env_steps
-            records = stack.enter_context(Records(folder, resume_step=first if resume else None))
+            told = trackers.opened(self.agent, folder)
+            kept = (first or -1) if resume else None  # what starts over has no step 0 yet
+            records = stack.enter_context(Records(folder, resume_step=kept, trackers=told))
             self._introduce(records)
             try:
                 self._set_out()

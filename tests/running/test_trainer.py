@@ -169,7 +169,7 @@ def test_iterations_per_call_change_nothing(tmp_path, monkeypatch, count):
     monkeypatch.setattr(computer.loop, "advance", forced)
     other = computer.folder(tmp_path)
     computer.train(other)
-    assert max(made) == min(count, 3)
+    assert max(made) == min(count, 2), "the first iteration is alone: weights are measured before it"
     assert_same_result(result(other), result(folder))
 
 

@@ -213,6 +213,9 @@ class Logging(Section):
     histograms_every: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Rows between two histograms of weights and gradients; 0: never."
     )
+    trackers: list[Literal["wandb", "mlflow"]] = Field(
+        default=[], description="Where else scalars go; each is an extra of its name, and loaded only then."
+    )
     solved_return: FiniteFloat | None = Field(
         default=None,
         description="Where tasks change by phases: the mean return of 20 episodes that solves a task.",

@@ -11,6 +11,8 @@ from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from rlweights.running.notebooks import NotebookBar, in_notebook
+
 
 class Column(NamedTuple):
     """A column of the table.
@@ -63,8 +65,9 @@ LABEL = 13
 class Console:
     """Shows a run.
 
-    On a terminal: rows of a table, and below them a bar with steps, return, rate and remaining time.
-    Elsewhere: the same rows as plain lines. Quiet: messages, warnings and the summary only.
+    On a terminal: rows of a table, and below them a bar with steps, return, rate and remaining time. In a
+    notebook the bar is one of its own. Elsewhere: the same rows as plain lines. Quiet: messages, warnings and
+    the summary only.
 
     Args:
         total_steps: Environment steps of the whole run.
@@ -89,6 +92,8 @@ class Console:
         unit: str = "",
         **options: Any,
     ):
+        # A notebook gets plain lines: rich would make a block of HTML of each.
+        options = {"force_jupyter": False} | options
         self._terminal = Terminal(file=file or sys.stdout, highlight=False, **options)
         self._total = total_steps
         self._width = max(10, len(f"{total_steps:,}"))
@@ -99,9 +104,10 @@ class Console:
         self._waiting, self._unit = waiting, unit
         self._columns: list[str] = []
         self._due = dict.fromkeys(("row", "evaluation", "warning"), 0)
-        self._skipped = 0
+        self._skipped = self._step = 0
         self._reason = ""
         self._progress: Progress | None = None
+        self._notebook: NotebookBar | None = None
         self._task: Any = None
 
     def start(self, header: Sequence[str]) -> None:
@@ -115,7 +121,9 @@ class Console:
         for line in header:
             self._labeled(line)
         self._terminal.print()
-        if self._terminal.is_terminal and self._total:
+        if self._total and in_notebook():
+            self._notebook = NotebookBar(self._total)
+        elif self._terminal.is_terminal and self._total:
             self._progress = Progress(
                 BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
                 TextColumn("{task.percentage:>3.0f}%"),
@@ -173,6 +181,8 @@ class Console:
         """Says at the bar what takes a while now."""
         if self._progress is not None:
             self._progress.update(self._task, rate=what, left="")
+        if self._notebook is not None:
+            self._notebook.move(self._step, f"{self._step:,}/{self._total:,}{self._unit}, {what}")
 
     def note_reason(self, reason: str) -> None:
         """Remembers why updates are skipped; the next warning shows the first reason since the last one."""
@@ -197,6 +207,9 @@ class Console:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        if self._notebook is not None:
+            self._notebook.close()
+            self._notebook = None
 
     def _is_due(self, what: str, step: int, times: int) -> bool:
         """Whether to show something that is shown so many times in a run, and not more often."""
@@ -260,18 +273,19 @@ class Console:
         self._skipped, self._reason = 0, ""
 
     def _move_bar(self, step: int) -> None:
-        if self._progress is None:
-            return
+        self._step = step
         rate = self._shown.get("steps/s")
         left = math.ceil(max(0, self._total - step) / rate) if rate else None
-        self._progress.update(
-            self._task,
-            completed=min(step, self._total),
-            steps=f"{step:,}/{self._total:,}{self._unit}",
-            episodes=f"return {number(self._shown['return'])}" if "return" in self._shown else "",
-            rate=f"{number(rate)} steps/s" if rate else self._waiting,
-            left="" if left is None else f"{timedelta(seconds=left)} left",
-        )
+        parts = {
+            "steps": f"{step:,}/{self._total:,}{self._unit}",
+            "episodes": f"return {number(self._shown['return'])}" if "return" in self._shown else "",
+            "rate": f"{number(rate)} steps/s" if rate else self._waiting,
+            "left": "" if left is None else f"{timedelta(seconds=left)} left",
+        }
+        if self._progress is not None:
+            self._progress.update(self._task, completed=min(step, self._total), **parts)
+        if self._notebook is not None:
+            self._notebook.move(step, ", ".join(filter(None, parts.values())))
 
     def _line(self, text: str, style: str = "") -> None:
         self._terminal.print(text, style=style, soft_wrap=True, markup=False)

@@ -73,8 +73,8 @@ def test_scalars_are_written_at_the_steps_of_the_environment(events):
     for tag in ("train/approx_kl", "train/explained_variance", "update/grad_norm", "rollout/ep_rew_mean"):
         assert steps_of(events, tag) == every_row
     assert steps_of(events, "intervention/clipping/saturated") == every_row
-    assert steps_of(events, "plasticity/policy/hidden_0/dormant_share") == [512, 1024]
-    assert steps_of(events, "weights/value/head/norm") == [512, 1024]
+    assert steps_of(events, "plasticity/policy/hidden_0/dormant_share") == [0, 512, 1024]
+    assert steps_of(events, "weights/value/head/norm") == [0, 512, 1024]
     assert steps_of(events, "eval/mean_reward") == [512, 1024]
 
 
