@@ -219,7 +219,9 @@ class Recipe:
 
     def __repr__(self) -> str:
         changes = f", {list(self.overrides)}" if self.overrides else ""
-        return f"Recipe({str(self.source)!r}{changes})"
+        env = self._given["env"]
+        origin = repr(str(self._agent or "cartpole")) if env is None else f"env={env!r}"
+        return f"Recipe({origin}{changes})"
 
     def _repr_html_(self) -> str:
         agent = self.agent

@@ -268,9 +268,9 @@ class Trainer:
         # How much one call does depends on the clock; what a callback sees and changes must not.
         while whole and len(done) < limit:
             done += self.loop.advance(self.iteration + len(done), limit - len(done))
-        self._rate.tick(len(done) * self.agent.steps_per_iteration)
         if first and not self._progress.attempt:
             records.write(0, self._inspected().measure_initial())
+        self._rate.tick(len(done) * self.agent.steps_per_iteration)  # after what compiles
         for scalars, episodes in done:
             self._write_recorded(records)
             self._progress.iteration += 1
