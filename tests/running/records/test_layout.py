@@ -280,7 +280,7 @@ def test_a_clipped_kernel_shows_its_bound(events):
             assert f"weights/{layer}/bound" not in events.Tags()["scalars"]
             assert len(buckets) == BUCKETS
             continue
-        assert [event.value for event in events.Scalars(f"weights/{layer}/bound")] == [bound, bound]
+        assert [event.value for event in events.Scalars(f"weights/{layer}/bound")] == [bound] * 3
         largest = [event.value for event in events.Scalars(f"weights/{layer}/max")]
         assert max(largest) <= bound
         assert (buckets[0, 0], buckets[-1, 1]) == (-bound, bound)
