@@ -11,7 +11,9 @@ import typer
 import rlweights
 from rlweights.agents import agents
 from rlweights.backend import check_backend
+from rlweights.check_env import check_env
 from rlweights.compare import compare
+from rlweights.diagnose import diagnose
 from rlweights.errors import guarded
 from rlweights.evaluate import evaluate
 from rlweights.export import export
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-for command in (train, evaluate, play, export, compare, agents, study):
+for command in (train, evaluate, play, export, compare, diagnose, check_env, agents, study):
     app.command()(command)
 
 

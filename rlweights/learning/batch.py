@@ -27,6 +27,8 @@ class Episodes:
     count: int = 0
     total_return: float = 0.0
     total_length: int = 0
+    extremes: tuple[float, float] | None = None
+    """The lowest and the highest return; None while no episode has ended."""
     reported: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Scalars of the infos that ended episodes, by name: their total, and how many episodes had them."""
     failures: list[str] = field(default_factory=list)

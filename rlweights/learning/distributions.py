@@ -6,6 +6,7 @@ TensorFlow graphs and NumPy acting. Randomness comes in as `noise`, so that samp
     parameters [..., P], noise [..., noise_size] -> actions [..., *action_shape]
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
@@ -43,6 +44,9 @@ class Distribution(ABC):
     """The kind of noise that `sample` takes: uniform on [0, 1), or standard normal."""
 
     action_dtype: ClassVar[Any] = np.int32
+
+    max_entropy: float | None = None
+    """The entropy of the uniform policy in nats; None where there is none."""
 
     def __init__(self, parameter_size: int, action_shape: tuple[int, ...], noise_size: int):
         if parameter_size < 1:
@@ -132,6 +136,7 @@ class Categorical(Distribution):
 
     def __init__(self, num_actions: int):
         super().__init__(num_actions, (), num_actions)
+        self.max_entropy = math.log(num_actions) or None
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Returns argmax(logits - log(-log(noise))), the Gumbel-max trick."""
@@ -172,6 +177,7 @@ class MultiCategorical(Distribution):
     def __init__(self, nvec: Sequence[int]):
         self.parts = [Categorical(number) for number in nvec]
         super().__init__(sum(nvec), (len(self.parts),), sum(nvec))
+        self.max_entropy = sum(map(math.log, nvec)) or None
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Returns the action of each categorical."""
@@ -217,6 +223,7 @@ class Bernoulli(Distribution):
 
     def __init__(self, size: int):
         super().__init__(size, (size,), size)
+        self.max_entropy = size * math.log(2.0)
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Returns noise < sigmoid(logits)."""

@@ -187,3 +187,16 @@ def _batches(total: int, elements: int) -> list[int]:
     """Cuts `total` resamples into parts that fit into memory."""
     most = max(1, _ELEMENTS_AT_ONCE // elements)
     return [most] * (total // most) + [total % most] * (total % most > 0)
+
+
+def trend(values: ArrayLike, confidence: float = 0.99) -> float:
+    """Returns the direction of a series by the Mann-Kendall test: 1.0, -1.0, or 0.0 where it is not sure.
+
+    Args:
+        values: The series [rows], at equal distances.
+        confidence: Of the two-sided test.
+    """
+    values = np.asarray(values, float)
+    result = stats.kendalltau(np.arange(len(values)), values)
+    sure = result.pvalue < 1.0 - confidence
+    return float(np.sign(result.statistic)) if sure else 0.0

@@ -16,12 +16,19 @@ from rlweights.learning.networks import ActorCritic
 from rlweights.learning.normalization import RewardScaling
 from rlweights.learning.returns import generalized_advantages
 from rlweights.learning.rule_signals import RuleSignals
+from rlweights.learning.samples import ActionBounds, sample_scalars
 from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.diagnostics import update_to_weight_ratio
 from rlweights.weights.optimizer import InterventionOptimizer
 
 SUMMED = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+"""Means over the optimizer steps of an iteration."""
+
+_NORMS = ("grad_norm", "policy_grad_norm")
+_COUNTS = ("applied", "skipped", "nonfinite_loss", "nonfinite_gradients")
+_OF_THE_LAST_EPOCH = ("last_kl", "last_steps")
+"""Sums that begin anew with each epoch: the mean over all epochs hides what the last one does."""
 
 
 class Learner:
@@ -36,6 +43,8 @@ class Learner:
         total_iterations: The budget; schedules run over it.
         seed: Seed of the shuffles.
         normalize_rewards: Whether rewards are scaled by running statistics.
+        action_bounds: Of continuous actions, for records of how many are outside.
+        features: Whether observations [D] are numbers that mean something one by one, for records of theirs.
 
     Raises:
         ValueError: If the size of a minibatch does not divide that of a rollout.
@@ -52,6 +61,8 @@ class Learner:
         total_iterations: int,
         seed: int = 0,
         normalize_rewards: bool = False,
+        action_bounds: ActionBounds | None = None,
+        features: bool = False,
     ):
         self.algorithm = algorithm
         self.networks = networks
@@ -80,6 +91,10 @@ class Learner:
             raise ValueError(f"batch_size = {self._batch_size} does not divide a rollout of {rollout} steps")
         self._minibatches = rollout // self._batch_size
         self._signals = RuleSignals(optimizer, networks, distribution)
+        self._action_bounds = action_bounds
+        self._features = features
+        own = {id(v) for v in networks.policy.trainable_variables}
+        self._is_policys = [id(v) in own for v in networks.trainable_variables]
 
     @property
     def variables(self) -> list[Variable]:
@@ -156,6 +171,7 @@ class Learner:
             "train/explained_variance": explained_variance(values, returns, batch.valid),
             "update/nonfinite_observations": _count(_nonfinite_rows(_flatten(all_observations))),
             "update/nonfinite_rewards": _count(~tf.math.is_finite(batch.rewards)),
+            **sample_scalars(batch, returns, self.distribution, self._action_bounds, self._features),
         }
         self._signals.acted(observations, parameters, valid)
         minibatch = Minibatch(
@@ -169,6 +185,7 @@ class Learner:
 
         def epoch(number: Scalar, stopped: Scalar, sums: dict[str, Scalar]) -> tuple[Any, ...]:
             shuffled = samples
+            sums = sums | {name: tf.where(stopped, sums[name], 0.0) for name in _OF_THE_LAST_EPOCH}
             if minibatches > 1:
                 counter = tf.cast(self.iteration.value, tf.int32) * epochs + number
                 order = prng.permutation(minibatches * size, self.seed, "shuffle", counter)
@@ -190,7 +207,7 @@ class Learner:
                 )
             return number + 1, stopped, sums
 
-        names = (*SUMMED, "grad_norm", "steps", "applied", "skipped", "nonfinite_loss", "nonfinite_gradients")
+        names = (*SUMMED, *_NORMS, *_COUNTS, *_OF_THE_LAST_EPOCH, "steps")
         sums = {name: tf.zeros([]) for name in names}
         state = (tf.constant(0), tf.constant(False), sums)
         if epochs == 1:
@@ -199,10 +216,11 @@ class Learner:
             _, _, sums = tf.while_loop(lambda i, *_: i < epochs, epoch, state, maximum_iterations=epochs)
         steps = tf.maximum(sums["steps"], 1.0)
         metrics = {f"train/{name}": sums[name] / steps for name in SUMMED}
-        metrics["update/grad_norm"] = sums["grad_norm"] / tf.maximum(sums["applied"], 1.0)
-        for name in ("applied", "skipped", "nonfinite_loss", "nonfinite_gradients"):
-            metrics[f"update/{name}"] = sums[name]
-        return metrics
+        metrics["train/approx_kl_last"] = sums["last_kl"] / tf.maximum(sums["last_steps"], 1.0)
+        if self.distribution.max_entropy is not None:
+            metrics["train/entropy_fraction"] = -metrics["train/entropy_loss"] / self.distribution.max_entropy
+        metrics |= {f"update/{name}": sums[name] / tf.maximum(sums["applied"], 1.0) for name in _NORMS}
+        return metrics | {f"update/{name}": sums[name] for name in _COUNTS}
 
     # One optimizer step ---------------------------------------------------------------------------
 
@@ -216,6 +234,7 @@ class Learner:
             loss, scalars = self._loss(part, progress)
         gradients = tape.gradient(loss, [v.value for v in variables])
         raw, norm = gradients, tf.linalg.global_norm(gradients)
+        of_policy = tf.linalg.global_norm([g for g, own in zip(raw, self._is_policys, strict=True) if own])
         if self.algorithm.max_grad_norm is not None:
             scale = tf.minimum(1.0, self.algorithm.max_grad_norm / tf.maximum(norm, 1e-12))
             gradients = [g * scale for g in gradients]
@@ -239,6 +258,9 @@ class Learner:
         sums = {k: tf.where(applies, v, 0.0) for k, v in scalars.items()}
         sums |= {
             "grad_norm": tf.where(applies, norm, 0.0),
+            "policy_grad_norm": tf.where(applies, of_policy, 0.0),
+            "last_kl": tf.where(applies, scalars["approx_kl"], 0.0),
+            "last_steps": counted,
             "steps": counted,
             "applied": counted,
             "skipped": tf.cast(bad, tf.float32),

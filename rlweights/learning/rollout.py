@@ -183,6 +183,10 @@ class Rollout:
         episodes.count += int(known.sum())
         episodes.total_return += float(self._returns[known].sum())
         episodes.total_length += int(self._lengths[known].sum())
+        if known.any():
+            low, high = episodes.extremes or (np.inf, -np.inf)
+            returns = self._returns[known]
+            episodes.extremes = min(low, float(returns.min())), max(high, float(returns.max()))
         if phases is not None:
             for n in np.flatnonzero(known):
                 count, total = episodes.phases.get(int(phases[n]), (0, 0.0))

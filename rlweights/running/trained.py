@@ -13,6 +13,7 @@ from rlweights.learning.fitting import batched
 from rlweights.running.building.policy import Policy
 from rlweights.running.config import objects
 from rlweights.running.config.schema import Agent
+from rlweights.running.diagnosis.judgement import Diagnosis, diagnose
 from rlweights.running.notebooks import table
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.saving import checkpoint_file, run_folder
@@ -105,6 +106,14 @@ class TrainedAgent:
             tag: Series(*(np.array(column) for column in zip(*points, strict=True)))
             for tag, points in read_scalars(self.folder).items()
         }
+
+    def diagnose(self) -> Diagnosis:
+        """Says what is wrong with the run, by what it has recorded, and what to try.
+
+        Raises:
+            ConfigError: If it has recorded nothing.
+        """
+        return diagnose(self.folder)
 
     def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> Array:
         """Returns actions [N, ...] for a batch of observations, in the form that the environment takes.

@@ -12,6 +12,7 @@ from rlweights.learning.intervals import (
     interquartile_mean,
     probability_of_improvement,
     stratified_bootstrap_interval,
+    trend,
 )
 
 # Six seeds of four tasks, and what rliable 1.2.0 makes of them with 50,000 resamples.
@@ -197,3 +198,11 @@ def test_comparisons_in_small_batches_are_complete(monkeypatch):
 def test_comparisons_need_finite_scores(bad):
     with pytest.raises(ValueError, match=r"finite numbers, \[runs\]"):
         comparison_interval(ONE, bad)
+
+
+def test_a_trend_is_told_only_where_it_is_sure():
+    rng = np.random.default_rng(0)
+    assert trend(np.arange(20.0) + rng.normal(size=20)) == 1.0
+    assert trend(-np.arange(20.0)) == -1.0
+    assert trend(rng.normal(size=20)) == 0.0
+    assert trend([1.0, 1.0, 1.0]) == 0.0

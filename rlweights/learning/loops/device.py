@@ -171,6 +171,8 @@ class GraphPrograms:
             "episodes/count": tf.reduce_sum(ended),
             "episodes/total_return": tf.reduce_sum(returns * ended),
             "episodes/total_length": tf.reduce_sum(tf.cast(lengths, tf.float32) * ended),
+            "episodes/lowest": tf.reduce_min(tf.where(ended > 0, returns, float("inf"))),
+            "episodes/highest": tf.reduce_max(tf.where(ended > 0, returns, -float("inf"))),
         }
         scalars |= self._phases(states, returns, ended, episodes.state)
         observations = environment.observe(tf.reshape(states, [T * N, *states.shape[2:]]))
@@ -324,6 +326,9 @@ def _episodes(scalars: dict[str, float]) -> Episodes:
     episodes = Episodes(
         count("episodes/count"), scalars.pop("episodes/total_return"), count("episodes/total_length")
     )
+    extremes = scalars.pop("episodes/lowest"), scalars.pop("episodes/highest")
+    if episodes.count:
+        episodes.extremes = extremes
     if "phases/newest" in scalars:
         newest = count("phases/newest")
         episodes.running_phases = count("phases/oldest"), newest

@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from gymnasium import spaces
+
 from rlweights.errors import ConfigError
+from rlweights.learning.distributions import Gaussian
 from rlweights.learning.environments.rescaled import Rescaled
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Loop
 from rlweights.learning.loops.device import GraphLoop
 from rlweights.learning.loops.host import HostLoop
+from rlweights.learning.samples import ActionBounds
 from rlweights.running.building.keras_objects import inner_optimizer
 from rlweights.running.building.policy import Policy
 from rlweights.running.building.rules import check_scores, rules_of, try_rules
@@ -62,7 +67,21 @@ class Assembly(Policy):
             total_iterations=agent.total_iterations,
             seed=agent.seed,
             normalize_rewards=agent.environment.normalize_rewards,
+            action_bounds=self._action_bounds(),
+            features=isinstance(self.encoder.space, spaces.Box) and len(self.encoder.shape) == 1,
         )
+
+    def _action_bounds(self) -> ActionBounds | None:
+        """Bounds of continuous actions in the units in which the policy works; None: they have none."""
+        if not isinstance(self.distribution, Gaussian):
+            return None
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        low, high = (each.astype(np.float64).reshape(-1) for each in (space.low, space.high))
+        if self.action_units is not None:
+            middle, half = (each.astype(np.float64).reshape(-1) for each in self.action_units)
+            low, high = (low - middle) / half, (high - middle) / half
+        return ActionBounds(low.astype(np.float32), high.astype(np.float32))
 
     def _begin_with(self, start: Mapping[str, Array], origin: str) -> None:
         variables = {v.path: v for v in self.networks.variables}

@@ -202,6 +202,7 @@ class Logging(Section):
     every: Count = Field(
         default=2_048, description="Steps between two rows of scalars; at least one iteration."
     )
+    alarms: bool = Field(default=True, description="Whether to say when the run begins to look sick.")
     info: list[str] = Field(
         default=[], description="Scalars of the environment's infos to record as means over an episode."
     )

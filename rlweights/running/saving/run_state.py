@@ -40,7 +40,7 @@ def info_tag(name: str) -> str:
 class EpisodeWindow:
     """The newest iterations that together hold at least WINDOW episodes."""
 
-    iterations: deque[tuple[int, float, int, dict[str, tuple[float, int]]]] = field(default_factory=deque)
+    iterations: deque["_Iteration"] = field(default_factory=deque)
     count: int = 0
 
     def add(self, episodes: Episodes) -> None:
@@ -48,25 +48,49 @@ class EpisodeWindow:
         if episodes.count == 0 or not math.isfinite(episodes.total_return):
             return
         told = dict(sorted(episodes.reported.items()))
-        self.iterations.append((episodes.count, episodes.total_return, episodes.total_length, told))
+        self.iterations.append(
+            _Iteration(episodes.count, episodes.total_return, episodes.total_length, told, episodes.extremes)
+        )
         self.count += episodes.count
-        while self.count - self.iterations[0][0] >= WINDOW:
-            self.count -= self.iterations.popleft()[0]
+        while self.count - self.iterations[0].count >= WINDOW:
+            self.count -= self.iterations.popleft().count
 
     def scalars(self) -> dict[str, float]:
-        """Mean return and length, and means of what infos say; nothing while no episode has ended."""
+        """Returns and mean length, and means of what infos say; nothing while no episode has ended."""
         if not self.count:
             return {}
         told: dict[str, tuple[float, int]] = {}
-        for *_, reported in self.iterations:
-            for name, (total, count) in reported.items():
+        for each in self.iterations:
+            for name, (total, count) in each.reported.items():
                 before = told.get(name, (0.0, 0))
                 told[name] = before[0] + total, before[1] + count
         return {
-            "rollout/ep_rew_mean": sum(each[1] for each in self.iterations) / self.count,
-            "rollout/ep_len_mean": sum(each[2] for each in self.iterations) / self.count,
+            "rollout/ep_rew_mean": sum(each.total_return for each in self.iterations) / self.count,
+            **self._extremes(),
+            "rollout/ep_len_mean": sum(each.total_length for each in self.iterations) / self.count,
             **{info_tag(name): total / count for name, (total, count) in sorted(told.items())},
         }
+
+    def _extremes(self) -> dict[str, float]:
+        """The lowest and the highest return; nothing where a checkpoint of version 0.1 did not hold them."""
+        found = [each.extremes for each in self.iterations]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return {}
+        return {
+            "rollout/ep_rew_min": min(low for low, _ in known),
+            "rollout/ep_rew_max": max(high for _, high in known),
+        }
+
+
+class _Iteration(NamedTuple):
+    """The episodes that ended in one iteration."""
+
+    count: int
+    total_return: float
+    total_length: int
+    reported: dict[str, tuple[float, int]]
+    extremes: tuple[float, float] | None
 
 
 @dataclass
@@ -128,9 +152,10 @@ class Progress:
         progress.finished = metadata["finished"]
         progress.callbacks = metadata.get("callbacks", {})
         progress.evaluation_due = metadata.get("evaluation_due", False)
-        for count, total_return, total_length, *told in metadata["window"]:
-            reported = {name: tuple(each) for name, each in (told[0] if told else {}).items()}
-            progress.window.add(Episodes(count, total_return, total_length, reported=reported))
+        for count, total_return, total_length, *later in metadata["window"]:
+            reported = {name: tuple(each) for name, each in (later[0] if later else {}).items()}
+            extremes = tuple(later[1]) if len(later) > 1 and later[1] else None
+            progress.window.add(Episodes(count, total_return, total_length, extremes, reported))
         if "phases" in metadata:
             progress.phases = PhaseMeter.of(metadata["phases"])
         return progress
