@@ -33,7 +33,7 @@ def check_env(
     from rlweights.running.files import on_standard_error
 
     def session() -> int:
-        agent = agent_file.for_environment(env, overrides or ())
+        agent = agent_file.for_environment(env, overrides or ()).agent
         section = agent.environment
         if section.backend != "gymnasium" and section.id not in gym.registry:
             raise ConfigError(f"{env}: Gymnasium has no such environment, and check-env steps single ones")

@@ -319,6 +319,11 @@ TESTED_ELSEWHERE = {
     "running.evaluator": "running/test_trainer.py",
     "experiments.curves": "commands/test_compare.py",
     "running.outcome": "running/test_trainer.py",
+    **dict.fromkeys(
+        (f"running.diagnosis.{name}" for name in ("advice", "causes", "courses", "record", "table")),
+        "running/diagnosis/test_judgement.py",
+    ),
+    "check_env": "commands/test_diagnose.py",
     "running.announcement": "running/test_session.py",
     # Seen in what is built of them.
     "learning.parts": "learning/test_spaces.py",

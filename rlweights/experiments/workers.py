@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from rlweights.backend import configure
 from rlweights.errors import STOPPED, RunLockedError, guarded
+from rlweights.running.interrupts import NUMBERS
 from rlweights.running.recipe import Recipe
 from rlweights.running.records.console import Follow
 from rlweights.running.session import exit_code
@@ -159,7 +160,7 @@ class Processes:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Passes SIGINT and SIGTERM on to the processes; none is started after the first."""
+        """Passes signals that end a run on to the processes; none is started after the first."""
 
         def handle(number: int, frame: object) -> None:
             with self._lock:
@@ -167,7 +168,7 @@ class Processes:
                 for process in list(self._running):
                     process.send_signal(number)
 
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, handle) for number in NUMBERS}
         try:
             yield
         finally:

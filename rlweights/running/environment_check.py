@@ -24,7 +24,7 @@ UNSCALED = 100.0
 
 
 @dataclass
-class Trial:
+class RandomTrial:
     """What random actions have met.
 
     Attributes:
@@ -49,7 +49,7 @@ class Trial:
     misfit: str = ""
     raised: str = ""
 
-    def equals(self, other: "Trial") -> bool:
+    def equals(self, other: "RandomTrial") -> bool:
         """Whether both have met the same observations and rewards."""
         return (
             len(self.observations) == len(other.observations)
@@ -138,7 +138,7 @@ def check(agent: Agent, make: Callable[[], gym.Env], steps: int = STEPS) -> Chec
     return Check(facts, sorted(findings, key=lambda each: order[each.kind]))
 
 
-def trial(env: gym.Env, steps: int, seed: int, actions: int) -> Trial:
+def trial(env: gym.Env, steps: int, seed: int, actions: int) -> RandomTrial:
     """Takes random actions.
 
     Args:
@@ -147,7 +147,7 @@ def trial(env: gym.Env, steps: int, seed: int, actions: int) -> Trial:
         seed: Of the first episode; each further one has the next seed.
         actions: Seed of the actions.
     """
-    found, conformity = Trial(), Conformity(env.observation_space)
+    found, conformity = RandomTrial(), Conformity(env.observation_space)
     space = env.action_space
     space.seed(actions)
     started = time.perf_counter()
@@ -179,7 +179,7 @@ def trial(env: gym.Env, steps: int, seed: int, actions: int) -> Trial:
     return found
 
 
-def _look(found: Trial, conformity: Conformity, observation: Any) -> Array:
+def _look(found: RandomTrial, conformity: Conformity, observation: Any) -> Array:
     """Takes note of an observation; returns its numbers.
 
     Raises:
@@ -231,7 +231,7 @@ def _judge_actions(agent: Agent, space: gym.Space, add: Add) -> None:
         )
 
 
-def _judge_rewards(agent: Agent, found: Trial, add: Add) -> None:
+def _judge_rewards(agent: Agent, found: RandomTrial, add: Add) -> None:
     rewards = np.array(found.rewards)
     if len(rewards) < 50:
         return
@@ -268,7 +268,7 @@ def _judge_rewards(agent: Agent, found: Trial, add: Add) -> None:
         )
 
 
-def _judge_episodes(agent: Agent, found: Trial, add: Add) -> None:
+def _judge_episodes(agent: Agent, found: RandomTrial, add: Add) -> None:
     lengths = np.array(found.lengths)
     if not len(lengths):
         if not (found.raised or found.misfit):
@@ -297,7 +297,7 @@ def _judge_episodes(agent: Agent, found: Trial, add: Add) -> None:
         )
 
 
-def _judge_observations(agent: Agent, space: gym.Space, found: Trial, add: Add) -> None:
+def _judge_observations(agent: Agent, space: gym.Space, found: RandomTrial, add: Add) -> None:
     flat = isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
     if not flat or len(found.observations) < 50 or agent.environment.normalize_observations:
         return
@@ -320,7 +320,7 @@ def _judge_observations(agent: Agent, space: gym.Space, found: Trial, add: Add) 
             )
 
 
-def _facts(env: gym.Env, found: Trial) -> dict[str, str]:
+def _facts(env: gym.Env, found: RandomTrial) -> dict[str, str]:
     facts = {"observations": str(env.observation_space), "actions": str(env.action_space)}
     if found.lengths:
         lengths, returns = np.array(found.lengths), np.array(found.returns)

@@ -7,11 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Ctrl-C, a batch system, and a terminal that was closed; `nohup` keeps the last one away."""
 
 
 class Interrupts:
-    """For the time of a `with` block, turns the first SIGINT or SIGTERM into a request to end.
+    """For the time of a `with` block, turns the first of NUMBERS into a request to end.
 
     A second signal has the default effect and ends the process at once, even where Python would not get to
     see it: in a step of an environment that hangs, or in a long compilation. No file that the process writes
@@ -29,7 +32,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            # A shell starts background jobs with SIGINT ignored: Ctrl-C is meant for others then.
+            # A shell starts background jobs with SIGINT ignored, `nohup` with SIGHUP: they are not meant.
             heeded = [each for each in NUMBERS if signal.getsignal(each) is not signal.SIG_IGN]
             self._previous = {each: signal.signal(each, self._handle) for each in heeded}
         return self

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import rlweights
+from rlweights.cli import app
+from support.commandline import invoke
+from support.smallruns import small_run
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -70,6 +73,16 @@ def test_the_figures_of_the_page_on_rules_stand_in_the_tables_of_studies():
         assert f"| {reached} |" in lines[arm]
         assert f"| {before} |" in lines[base]
         assert ("| better |" in lines[arm]) == (verdict == "better")
+
+
+def test_the_commands_of_the_page_on_diagnoses_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "diagnosing.md").read_text(encoding="utf-8")
+    for line in "".join(re.findall(r"```console\n(.*?)```", page, re.DOTALL)).splitlines():
+        module, *words = line.replace("RUN", str(small_run())).removeprefix("python -m rlweights.").split()
+        code, output, error = invoke(app, module.replace("_", "-"), *words)
+        assert (code, error) == (0, ""), line
+        assert output
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

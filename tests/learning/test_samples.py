@@ -13,7 +13,9 @@ from rlweights.learning.samples import ActionBounds, sample_scalars
 def batch(observations, actions, rewards, **others):
     """A rollout [T, N]; what is not named is 0, and every step is valid."""
     shape = np.shape(rewards)
-    fields = {name: np.zeros(shape, np.float32) for name in ("terminated", "truncated", "final_values", "has_final")}
+    fields = {
+        name: np.zeros(shape, np.float32) for name in ("terminated", "truncated", "final_values", "has_final")
+    }
     fields |= {"valid": np.ones(shape, np.float32)} | {k: np.float32(v) for k, v in others.items()}
     given = {"observations": np.float32(observations), "actions": actions, "rewards": np.float32(rewards)}
     arrays = {name: tf.constant(value) for name, value in (given | fields).items()}
@@ -55,9 +57,7 @@ def test_features_far_from_zero_are_measured_as_they_vary():
     made = batch(observations, np.zeros((50, 4, 1), np.float32), np.ones((50, 4)))
     scalars = sample_scalars(made, tf.zeros((50, 4)), Gaussian(1), features=True)
     deviations = observations.astype(np.float32).reshape(-1, 3).std(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(
-        scalars["rollout/observation_scale"], deviations[0] / deviations[1], rtol=0.02
-    )
+    np.testing.assert_allclose(scalars["rollout/observation_scale"], deviations[0] / deviations[1], rtol=0.02)
     np.testing.assert_allclose(scalars["rollout/observation_constant_share"], 1 / 3, rtol=1e-6)
     assert "rollout/action_clipped_share" not in scalars
 

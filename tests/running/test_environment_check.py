@@ -123,7 +123,7 @@ def test_actions_that_change_nothing_are_found():
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "Blackjack-v1"])
 def test_healthy_environments_have_no_grave_finding(name):
-    agent = agent_file.for_environment(name)
+    agent = agent_file.for_environment(name).agent
     found = check(agent, lambda: gym.make(name), steps=300)
     assert [each for each in found.findings if each.kind == "cause"] == []
     assert "steps/s" in found.facts["speed"]

@@ -49,7 +49,7 @@ def signalled(monkeypatch, owner, name: str, number: int, when) -> None:
 # In the run ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_the_run_which_goes_on_exactly(whole, tmp_path, monkeypatch, capfd, number):
     computer, expected = whole
     folder = computer.folder(tmp_path)

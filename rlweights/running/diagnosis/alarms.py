@@ -11,7 +11,7 @@ from rlweights.errors import RecordsError
 from rlweights.running import files
 from rlweights.running.config.schema import Agent
 from rlweights.running.diagnosis.judgement import judge
-from rlweights.running.diagnosis.record import RunRecord, Series, read_table
+from rlweights.running.diagnosis.record import RunRecord, ScalarSeries, read_table
 from rlweights.running.records.csv_file import CsvFile
 
 LOOKS = 25
@@ -100,9 +100,10 @@ class Alarms:
         word = "alarm" if diagnosis.final else "note"
         return [f"{word}: {each.text} ({each.symptom})" for each in begun]
 
-    def _table(self) -> dict[str, Series]:
+    def _table(self) -> dict[str, ScalarSeries]:
         return {
-            tag: Series(np.array(steps), np.array(values)) for tag, (steps, values) in self._columns.items()
+            tag: ScalarSeries(np.array(steps), np.array(values))
+            for tag, (steps, values) in self._columns.items()
         }
 
     def _write(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from rlweights.errors import ConfigError
 from rlweights.running import files
 from rlweights.running.diagnosis.judgement import Diagnosis, Finding
-from rlweights.running.diagnosis.record import RunRecord, Series
+from rlweights.running.diagnosis.record import RunRecord, ScalarSeries
 
 CURVES = (
     *("rollout/ep_rew_mean", "eval/mean_reward", "rollout/ep_len_mean", "train/approx_kl"),
@@ -79,7 +79,7 @@ def _finding(finding: Finding) -> str:
     )
 
 
-def _figure(tag: str, series: Series, findings: Sequence[Finding]) -> str:
+def _figure(tag: str, series: ScalarSeries, findings: Sequence[Finding]) -> str:
     """One curve, with a mark where the first finding begins."""
     steps, values = series.steps.astype(float), series.values
     kept = np.isfinite(values)

@@ -26,7 +26,7 @@ class NotRecorded(LookupError):
     """A scalar that a symptom needs is missing, or has too few rows."""
 
 
-class Series(NamedTuple):
+class ScalarSeries(NamedTuple):
     """One scalar over a run."""
 
     steps: Array  # [rows] int64, environment steps
@@ -38,10 +38,10 @@ class Series(NamedTuple):
         return max(4, math.ceil(len(self.values) / 10))
 
     @property
-    def settled(self) -> "Series":
+    def settled(self) -> "ScalarSeries":
         """The series without its first twentieth, in which everything moves."""
         skipped = max(1, len(self.values) // 20)
-        return Series(self.steps[skipped:], self.values[skipped:])
+        return ScalarSeries(self.steps[skipped:], self.values[skipped:])
 
     @property
     def first(self) -> float:
@@ -54,10 +54,10 @@ class Series(NamedTuple):
         return float(np.median(self.values[-self.window :]))
 
     @property
-    def smoothed(self) -> "Series":
+    def smoothed(self) -> "ScalarSeries":
         """Medians of the window that ends at each row."""
         windows = np.lib.stride_tricks.sliding_window_view(self.values, self.window)
-        return Series(self.steps[self.window - 1 :], np.median(windows, axis=1))
+        return ScalarSeries(self.steps[self.window - 1 :], np.median(windows, axis=1))
 
     @property
     def noise(self) -> float:
@@ -104,12 +104,12 @@ class RunRecord:
 
     Attributes:
         agent: What is trained.
-        table: Series by tag.
+        table: ScalarSeries by tag.
         name: What messages call the run.
     """
 
     agent: Agent
-    table: Mapping[str, Series]
+    table: Mapping[str, ScalarSeries]
     name: str = ""
 
     @classmethod
@@ -147,7 +147,7 @@ class RunRecord:
         """Whether a scalar has been recorded often enough to be judged."""
         return tag in self.table and len(self.table[tag].values) >= FEWEST
 
-    def series(self, tag: str) -> Series:
+    def series(self, tag: str) -> ScalarSeries:
         """Returns one scalar.
 
         Raises:
@@ -157,7 +157,7 @@ class RunRecord:
             raise NotRecorded(tag)
         return self.table[tag]
 
-    def matching(self, pattern: str, fewest: int = 3) -> dict[str, Series]:
+    def matching(self, pattern: str, fewest: int = 3) -> dict[str, ScalarSeries]:
         """Returns all scalars whose whole tag matches a regular expression.
 
         Raises:
@@ -173,7 +173,7 @@ class RunRecord:
         return found
 
     @property
-    def returns(self) -> Series | None:
+    def returns(self) -> ScalarSeries | None:
         """What the agent is judged by; None if there are too few rows.
 
         Where tasks change by phases, that is the return at the end of each: within one it falls and rises.
@@ -218,7 +218,7 @@ class RunRecord:
         return None if found is None else float(found.values[-1])
 
 
-def read_table(text: str) -> dict[str, Series]:
+def read_table(text: str) -> dict[str, ScalarSeries]:
     """Returns the series of a `progress.csv` by tag; whatever in it is no number is left out."""
     header, *rows = list(csv.reader(text.splitlines())) or [["env_steps"]]
     found: dict[str, tuple[list[int], list[float]]] = {}
@@ -235,4 +235,4 @@ def read_table(text: str) -> dict[str, Series]:
             steps, values = found.setdefault(tag, ([], []))
             steps.append(int(row[0]))
             values.append(value)
-    return {tag: Series(np.array(steps), np.array(values)) for tag, (steps, values) in found.items()}
+    return {tag: ScalarSeries(np.array(steps), np.array(values)) for tag, (steps, values) in found.items()}

@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams import summary as hparams_summary
 
 CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
     "Learning": {
-        "return while training": (r"rollout/ep_rew_mean",),
+        "return while training": (r"rollout/ep_rew_(mean|min|max)",),
         "evaluation": (r"eval/mean_reward",),
         "episode length": (r"rollout/ep_len_mean", r"eval/mean_ep_length"),
         "explained variance": (r"train/explained_variance",),
@@ -19,9 +19,9 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "exploration: entropy loss, deviation of actions": (r"train/entropy_loss", r"train/std"),
     },
     "Stability": {
-        "KL divergence": (r"train/approx_kl",),
+        "KL divergence, of all epochs and of the last one": (r"train/approx_kl(_last)?",),
         "share of clipped ratios": (r"train/clip_fraction",),
-        "gradient norm before clipping": (r"update/grad_norm",),
+        "gradient norm before clipping, of all and of the policy": (r"update/(policy_)?grad_norm",),
         "update to weight ratio": (r"update/update_to_weight_ratio",),
         "skipped updates": (r"update/skipped",),
         "weight norms": (r"weights/.*/norm",),

@@ -16,7 +16,10 @@ ROWS = 50
 def scalars(i):
     """Learns for half of the run, then falls, and comes back in the last tenth."""
     mean = 20.0 + 10.0 * i if i < 25 else (260.0 - 24.0 * (i - 25) if i < 35 else 20.0)
-    return {"rollout/ep_rew_mean": mean if i < 45 else 300.0, "train/approx_kl": 0.2 if 25 <= i < 45 else 0.01}
+    return {
+        "rollout/ep_rew_mean": mean if i < 45 else 300.0,
+        "train/approx_kl": 0.2 if 25 <= i < 45 else 0.01,
+    }
 
 
 def train(folder, start=0, end=ROWS):

@@ -8,7 +8,7 @@ import pytest
 from rlweights.errors import ConfigError
 from rlweights.running.config import agent_file
 from rlweights.running.diagnosis.judgement import SYMPTOMS, diagnose, judge, seeds_apart
-from rlweights.running.diagnosis.record import RETURN, RunRecord, Series, read_table
+from rlweights.running.diagnosis.record import RETURN, RunRecord, ScalarSeries, read_table
 from support.smallruns import small_run
 
 ROWS = 50
@@ -51,7 +51,10 @@ def record(changes=(), agent=None, **series):
     steps = np.linspace(total / ROWS, total, ROWS).astype(int)
     return RunRecord(
         data,
-        {tag: Series(steps[-len(values) :], np.asarray(values, float)) for tag, values in columns.items()},
+        {
+            tag: ScalarSeries(steps[-len(values) :], np.asarray(values, float))
+            for tag, values in columns.items()
+        },
         "made up",
     )
 
@@ -167,7 +170,9 @@ def test_a_run_that_reaches_its_claim_is_healthy():
 
 def test_half_of_a_budget_is_no_verdict_and_old_runs_say_what_they_lack():
     run = record(rollout__ep_rew_mean=FLAT)
-    early = RunRecord(run.agent, {tag: Series(s.steps[:15], s.values[:15]) for tag, s in run.table.items()})
+    early = RunRecord(
+        run.agent, {tag: ScalarSeries(s.steps[:15], s.values[:15]) for tag, s in run.table.items()}
+    )
     assert judge(early).healthy
     assert not judge(early).final
     old = {tag: s for tag, s in run.table.items() if tag != "rollout/return_std"}
@@ -177,9 +182,7 @@ def test_half_of_a_budget_is_no_verdict_and_old_runs_say_what_they_lack():
 
 def test_what_came_first_is_told_first():
     late = np.where(np.arange(ROWS) < 40, 1.0, 0.001)
-    run = record(
-        rollout__ep_rew_mean=FALLEN, train__approx_kl=full(0.4), train__entropy_fraction=late
-    )
+    run = record(rollout__ep_rew_mean=FALLEN, train__approx_kl=full(0.4), train__entropy_fraction=late)
     assert [each.symptom for each in judge(run).findings][:3] == [
         "updates_run_away",
         "exploration_over",

@@ -21,5 +21,5 @@ def test_the_page_is_whole(tmp_path):
     assert not re.search(r'(src|href)="', page)
     assert page.count("<svg") == page.count("</svg>") >= 3
     assert 'aria-label="train/approx_kl"' in page
-    with pytest.raises(ConfigError, match="--html .*cannot be written"):
+    with pytest.raises(ConfigError, match=r"--html .*cannot be written"):
         write_page(tmp_path / "none" / "page.html", [run], [diagnose(run)])

@@ -27,6 +27,8 @@ GROUPS = ("train", "update", "weights", "plasticity", "intervention", "eval", "r
 WITHOUT_CHART = (
     r"train/learning_rate",  # a schedule that the agent file says already
     r"train/loss",  # the sum of the losses in the chart
+    r"train/entropy_fraction",  # the entropy loss in other units
+    r"rollout/(return_std|truncated_share|(reward|action|observation)_\w+)",  # what `diagnose` reads
     r"update/applied",  # what is not skipped
     r"update/nonfinite_\w+",  # explain a skipped update; zero otherwise
     r"weights/.*/rms",  # the norm says it, unless one looks for a reason

@@ -147,7 +147,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path, monk
     monkeypatch.setattr(computer.loop, "advance", lambda i, n: resumed_at.append(i) or advance(i, n))
     computer.train(folder, resume=True, said=said)
     assert resumed_at[0] * STEPS == before
-    assert [f"{path}: damaged" in line and "trying the checkpoint before" in line for line in said] == [True]
+    (told,) = [line for line in said if "alarm: " not in line]
+    assert f"{path}: damaged" in told
+    assert "trying the checkpoint before" in told
     assert_same_result(result(folder), expected)
 
 
