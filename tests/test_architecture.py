@@ -306,7 +306,6 @@ TESTED_ELSEWHERE = {
     "learning.algorithms.a2c": "learning/test_algorithms.py",
     "learning.algorithms.ppo": "learning/test_algorithms.py",
     "learning.algorithms.reinforce": "learning/test_algorithms.py",
-    # Twins of Gymnasium's environments are tested against those, side by side.
     "learning.environments.acrobot": "learning/environments/test_twins.py",
     "learning.environments.cartpole": "learning/environments/test_twins.py",
     "learning.environments.mountain_car": "learning/environments/test_twins.py",
@@ -319,10 +318,11 @@ TESTED_ELSEWHERE = {
     "running.evaluator": "running/test_trainer.py",
     "experiments.curves": "commands/test_compare.py",
     "running.outcome": "running/test_trainer.py",
-    **dict.fromkeys(
-        (f"running.diagnosis.{name}" for name in ("advice", "causes", "courses", "record", "table")),
-        "running/diagnosis/test_judgement.py",
-    ),
+    "running.diagnosis.advice": "running/diagnosis/test_judgement.py",
+    "running.diagnosis.causes": "running/diagnosis/test_judgement.py",
+    "running.diagnosis.courses": "running/diagnosis/test_judgement.py",
+    "running.diagnosis.record": "running/diagnosis/test_judgement.py",
+    "running.diagnosis.table": "running/diagnosis/test_judgement.py",
     "check_env": "commands/test_diagnose.py",
     "running.announcement": "running/test_session.py",
     # Seen in what is built of them.
