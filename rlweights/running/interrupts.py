@@ -7,9 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-NUMBERS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, a batch system, and a terminal that was closed; `nohup` keeps the last one away."""
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Trainer:
         self._inspection: Inspection | None = None
         self._probe: Array | None = None
         self._state: RunState
-        self._alarms: Alarms | None = None
+        self._alarms: Alarms
         self._loop_state: dict[str, Array] = {}
         self._rows, self._evaluations, self._saves = (
             _iterations(steps, self.agent.steps_per_iteration)
@@ -153,8 +153,7 @@ class Trainer:
             kept = (first or -1) if resume else None  # what starts over has no step 0 yet
             records = stack.enter_context(Records(folder, resume_step=kept, trackers=told))
             self._introduce(records)
-            if self.agent.logging.alarms:
-                self._alarms = Alarms(folder, self.agent, first if resume else -1)
+            self._alarms = Alarms(folder, self.agent, first if resume else -1, self._say)
             try:
                 self._set_out()
                 if not self._train(records):
@@ -326,8 +325,7 @@ class Trainer:
             self._progress.attempt = attempt
             self._state.write_best(self._progress)
             records.rewind(self.env_steps)
-            if self._alarms is not None:
-                self._alarms.rewind(self.env_steps)
+            self._alarms.rewind(self.env_steps)
             self.loop.begin(self.iteration, attempt)
             self.console.message(
                 f"not finite at step {step:,}: {bad}; back to step {self.env_steps:,}, attempt {attempt}"
@@ -353,14 +351,7 @@ class Trainer:
                 records.histogram(self.env_steps, tag, spread.values, spread.bound)
         records.write(self.env_steps, row | ({"time/fps": rate} if rate else {}))
         self.console.update(self.env_steps, row, rate)
-        self._look_for_alarms(records, row)
-
-    def _look_for_alarms(self, records: Records, scalars: Mapping[str, float]) -> None:
-        """Says once, in the console and as a text in TensorBoard, that the run begins to look sick."""
-        if self._alarms is not None and (lines := self._alarms.add(self.env_steps, scalars)):
-            records.text(self.env_steps, "alarms", "\n".join(f"* {line}" for line in lines))
-            for line in lines:
-                self._say(line)
+        self._alarms.add(self.env_steps, row, records)
 
     def _record_phase(self, records: Records, episodes: Episodes) -> None:
         """Records what came of a phase of a changing task, in the iteration that closes it."""
@@ -368,7 +359,7 @@ class Trainer:
         closed = self._progress.phases.add(episodes, before, self.env_steps, self.agent.logging.solved_return)
         if closed:
             records.write(self.env_steps, closed)
-            self._look_for_alarms(records, closed)
+            self._alarms.add(self.env_steps, closed, records)
 
     def _write_recorded(self, records: Records) -> None:
         """Records what callbacks have to say about this step."""
@@ -419,7 +410,7 @@ class Trainer:
                 records.animation(self.env_steps, "eval/episode", picture, shown.frames[0].shape[:2])
         records.write(self.env_steps, scalars)
         self.console.update(self.env_steps, scalars, None)
-        self._look_for_alarms(records, scalars)
+        self._alarms.add(self.env_steps, scalars, records)
         return result
 
     def _is_filmed(self) -> bool:

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from rlweights.running.config.schema import Agent
 from rlweights.running.diagnosis.judgement import judge
 from rlweights.running.diagnosis.record import RunRecord, ScalarSeries, read_table
 from rlweights.running.records.csv_file import CsvFile
+from rlweights.running.records.records import Records
 
 LOOKS = 25
 """How often a whole run is judged: that costs some milliseconds each time."""
@@ -29,12 +31,14 @@ class Alarms:
         folder: The run folder.
         agent: What is trained.
         step: The step from which the run goes on; what the files hold beyond it is forgotten.
+        say: Shows a line.
     """
 
     NAME = "alarms.csv"
 
-    def __init__(self, folder: Path, agent: Agent, step: int):
+    def __init__(self, folder: Path, agent: Agent, step: int, say: Callable[[str], Any]):
         self._agent = agent
+        self._say = say
         self._path = folder / self.NAME
         self._progress = folder / CsvFile.NAME
         self._columns: dict[str, tuple[list[int], list[float]]] = {}
@@ -66,15 +70,19 @@ class Alarms:
         distance = max(1, self._agent.total_iterations * self._agent.steps_per_iteration // LOOKS)
         return (step // distance + 1) * distance
 
-    def add(self, step: int, scalars: Mapping[str, float]) -> list[str]:
-        """Takes a row of scalars, and judges the run if it is time to.
+    def add(self, step: int, scalars: Mapping[str, float], records: Records) -> None:
+        """Takes a row of scalars; if it is time to judge the run, says which symptoms have begun.
 
-        Returns:
-            A line for each symptom that has begun since the last look.
+        Args:
+            step: Environment steps so far.
+            scalars: By tag.
+            records: Where the lines become a text, too.
 
         Raises:
             RecordsError: If the file cannot be written.
         """
+        if not self._agent.logging.alarms:
+            return
         for tag, value in scalars.items():
             if value == value and not tag.startswith("time/"):
                 steps, values = self._columns.setdefault(tag, ([], []))
@@ -84,7 +92,7 @@ class Alarms:
                     steps.append(step)
                     values.append(value)
         if step < self._next:
-            return []
+            return
         self._next = self._look_after(step)
         diagnosis = judge(RunRecord(self._agent, self._table()))
         found = {each.symptom: each for each in diagnosis.findings if each.kind != "note"}
@@ -98,7 +106,11 @@ class Alarms:
             self._write()
         self._active = set(found)
         word = "alarm" if diagnosis.final else "note"
-        return [f"{word}: {each.text} ({each.symptom})" for each in begun]
+        lines = [f"{word}: {each.text} ({each.symptom})" for each in begun]
+        if lines:
+            records.text(step, "alarms", "\n".join(f"* {line}" for line in lines))
+        for line in lines:
+            self._say(line)
 
     def _table(self) -> dict[str, ScalarSeries]:
         return {

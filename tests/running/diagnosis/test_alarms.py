@@ -26,10 +26,10 @@ def train(folder, start=0, end=ROWS):
     """Records rows as a trainer does; returns what was said."""
     said = []
     with Records(folder, resume_step=2_048 * start if start else None) as records:
-        alarms = Alarms(folder, AGENT, 2_048 * start if start else -1)
+        alarms = Alarms(folder, AGENT, 2_048 * start if start else -1, said.append)
         for i in range(start, end):
             records.write(2_048 * (i + 1), scalars(i))
-            said += alarms.add(2_048 * (i + 1), scalars(i))
+            alarms.add(2_048 * (i + 1), scalars(i), records)
     return said
 
 
@@ -54,7 +54,15 @@ def test_a_resumed_run_gives_the_same_alarms(tmp_path, killed):
 
 
 def test_a_healthy_run_has_no_file(tmp_path):
-    alarms = Alarms(tmp_path, AGENT, -1)
-    for i in range(ROWS):
-        assert alarms.add(2_048 * (i + 1), {"rollout/ep_rew_mean": 20.0 + i, "time/fps": np.nan}) == []
+    said = []
+    off = agent_file.parse(
+        AGENT.model_dump(by_alias=True, exclude_none=True), "test", ["logging.alarms=false"]
+    )
+    with Records(tmp_path) as records:
+        healthy, silent = Alarms(tmp_path, AGENT, -1, said.append), Alarms(tmp_path, off, -1, said.append)
+        for i in range(ROWS):
+            row = {"rollout/ep_rew_mean": 20.0 + i, "time/fps": np.nan}
+            healthy.add(2_048 * (i + 1), row, records)
+            silent.add(2_048 * (i + 1), scalars(i), records)
+    assert said == []
     assert not (tmp_path / Alarms.NAME).exists()
