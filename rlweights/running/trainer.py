@@ -118,8 +118,6 @@ class Trainer:
         """Environment steps so far."""
         return self.iteration * self.agent.steps_per_iteration
 
-    # The run --------------------------------------------------------------------------------------
-
     def run(self, folder: Path, resume: bool = False) -> Outcome:
         """Trains to the end of the budget, or to the first signal.
 
@@ -223,9 +221,8 @@ class Trainer:
             path.write_text(details or "".join(traceback.format_exception(error)), encoding="utf-8")
         except OSError:
             return error
-        kind = type(error) if foreseen else TrainingStopped
         text = str(error) if isinstance(error, FORESEEN) else f"{type(error).__name__}: {first_line(error)}"
-        return kind(f"{text}. The whole traceback: {path}")
+        return (type(error) if foreseen else TrainingStopped)(f"{text}. The whole traceback: {path}")
 
     def _introduce(self, records: Records) -> None:
         records.summary(layout.layout(), self.env_steps)
