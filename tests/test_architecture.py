@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights.interventions": {
         *("weights.interventions.base", "weights.interventions.feedback", "weights.interventions.schedules"),
         *("weights.interventions.configuration", "weights.interventions.context"),
+        "weights.interventions.units",
         *("weights.arrays", "weights.branches", "weights.keras_internals", "weights.prng"),
         *("weights.ranking", "weights.selection"),
     },
@@ -300,6 +301,8 @@ TESTED_ELSEWHERE = {
     "weights.interventions.base": "weights/interventions/test_all_rules.py",
     "weights.interventions.configuration": "weights/interventions/test_all_rules.py",
     "weights.interventions.context": "weights/interventions/test_all_rules.py",
+    # What recycling and continual backpropagation have in common.
+    "weights.interventions.units": "weights/interventions/test_recycling.py",
     # Seen in what pruning holds.
     "weights.masks": "weights/interventions/test_pruning.py",
     "learning.algorithms.base": "learning/test_algorithms.py",

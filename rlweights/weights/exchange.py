@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -73,6 +74,8 @@ class Exchanging:
     built: bool
     interventions: Sequence[Any]
     masks: Any
+    inner: Any
+    kept: Any
     _held: Exchange
     _offsets: Any
     _under_way: bool
@@ -129,11 +132,23 @@ class Exchanging:
         return clean | self._held.own_values()
 
     def _evaluated(self) -> dict[int, Any]:
-        """What evaluations see of the weights that rules show otherwise, by the identity of the weights."""
-        clean, found = self._clean(), {}
-        for rule in self.interventions if self.built else ():
+        """What evaluations see of the weights that are shown otherwise, by the identity of the weights."""
+        if not self.built:
+            return {}
+        clean, weights = self._clean(), {id(v): v for v in trainable_variables(self)}
+        now = {key: ops.copy(clean.get(key, weight)) for key, weight in weights.items()}
+        found = self._of_inner(now)
+        for rule in self.interventions:
             for weight in rule.variables if rule.evaluates else ():
-                value = found.get(id(weight), clean.get(id(weight), weight))
-                found[id(weight)] = rule.evaluated(weight, ops.copy(value))
-        weights = {id(v): v for v in trainable_variables(self)}
-        return {key: self.masks.held(weights[key], value) for key, value in found.items()}
+                found[id(weight)] = rule.evaluated(weight, found.get(id(weight), now[id(weight)]))
+        return {key: self.masks.held(weights[key], value, now[key]) for key, value in found.items()}
+
+    def _of_inner(self, clean: Mapping[int, Any]) -> dict[int, Any]:
+        """What the inner optimizer means evaluations to see: x of the schedule-free y = b x + (1 - b) z."""
+        if not isinstance(self.inner, keras.optimizers.ScheduleFreeAdamW):
+            return {}
+        beta, found = self.inner.beta_1, {}
+        for weight in trainable_variables(self):
+            z = self.kept.named(weight)["momentum"]
+            found[id(weight)] = (clean[id(weight)] - (1.0 - beta) * z) / beta
+        return found

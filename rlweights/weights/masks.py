@@ -1,6 +1,6 @@
 """Entries of weights that rules hold where they are: pruned ones at zero, frozen ones at their values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras import ops
@@ -23,18 +23,26 @@ class Masks:
     def __init__(self, rules: Sequence[Intervention]):
         self._rules = [rule for rule in rules if rule.holds]
 
-    def of(self, weight: Variable) -> list[tuple[Tensor, Tensor]]:
+    def of(self, weight: Variable) -> list[tuple[Tensor, Tensor | None]]:
         """Returns masks (True where an entry is free) and anchors of a weight, each broadcast to [...]."""
         found = []
         for rule in self._rules:
             if any(weight is each for each in rule.variables) and (mask := rule.mask(weight)) is not None:
-                found.append((mask, ops.cast(rule.anchor(weight), weight.dtype)))
+                found.append((mask, rule.anchor(weight)))
         return found
 
-    def held(self, weight: Variable, value: Tensor) -> Tensor:
-        """Returns a value [...] of a weight with the held entries at their anchors."""
+    def held(self, weight: Variable, value: Tensor, present: Tensor | None = None) -> Tensor:
+        """Returns a value [...] of a weight with the held entries at their anchors.
+
+        Args:
+            weight: The weight.
+            value: Its new value.
+            present: The value in which entries without an anchor stay; None: that which it has now.
+        """
         for mask, anchor in self.of(weight):
-            value = ops.where(mask, ops.cast(value, weight.dtype), anchor)
+            if anchor is None:
+                anchor = ops.copy(weight) if present is None else present
+            value = ops.where(mask, ops.cast(value, weight.dtype), ops.cast(anchor, weight.dtype))
         return value
 
     def free(self, weight: Variable, change: Tensor) -> Tensor:
@@ -51,8 +59,12 @@ class Masks:
         pairs = zip(weights, gradients, strict=True)
         return [None if g is None else self.free(w, g) for w, g in pairs]
 
-    def hold(self, weights: Sequence[Variable]) -> None:
-        """Writes the anchors into the held entries of weights."""
+    def values(self, weights: Sequence[Variable]) -> dict[int, Tensor]:
+        """Returns the present values of those weights of which entries are held, by identity."""
+        return {id(w): ops.copy(w) for w in weights if self.of(w)}
+
+    def hold(self, weights: Sequence[Variable], before: Mapping[int, Tensor]) -> None:
+        """Puts held entries back, after a step that began with the values `before`."""
         for weight in weights:
-            if self.of(weight):
-                weight.assign(self.held(weight, ops.copy(weight)))
+            if id(weight) in before:
+                weight.assign(self.held(weight, ops.copy(weight), before[id(weight)]))

@@ -214,8 +214,9 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         step = ops.copy(self.inner.iterations)
         self._offsets.restore()
         weights = trainable_variables or keras_internals.trainable_variables(self)
+        before = self.masks.values(weights)
         self.inner.apply(self.masks.gradients(weights, grads), trainable_variables)
-        self.masks.hold(weights)
+        self.masks.hold(weights, before)
         given = None if trainable_variables is None else {id(v) for v in trainable_variables}
 
         def rewrite() -> None:

@@ -34,6 +34,7 @@ class Slots:
         slots = [each for each in lists if all(map(is_of, each, weights))]
         self._of = {id(w): [each[i] for each in slots if id(each[i]) in own] for i, w in enumerate(weights)}
         self._beginnings: dict[int, float] = {}
+        self._mirrors: set[int] = set()
 
     def of(self, weight: Variable) -> list[Variable]:
         """Returns the state of one weight.
@@ -50,7 +51,12 @@ class Slots:
     def keep_beginnings(self) -> None:
         """Reads what each slot holds everywhere, for `beginning`; before the first step."""
         slots = [slot for each in self._of.values() for slot in each if 0 not in slot.shape]
-        self._beginnings = {id(slot): float(ops.max(slot)) for slot in slots}
+        self._beginnings = {id(s): float(ops.max(s)) for s in slots if float(ops.max(s)) == float(ops.min(s))}
+        self._mirrors = {id(slot) for slot in slots} - self._beginnings.keys()
+
+    def mirrors(self, slot: Variable) -> bool:
+        """Whether a slot begins as a copy of its weight, as in `ScheduleFreeAdamW`: rules rewrite it, too."""
+        return id(slot) in self._mirrors
 
     def beginning(self, slot: Variable) -> float:
         """Returns what a slot was made with: 0, but for a few like Ftrl's."""

@@ -132,8 +132,8 @@ class Intervention(Configured, Context):
         """
         return None
 
-    def anchor(self, weight: Variable) -> Tensor:
-        """Returns where entries that are not free are held, broadcast to [...]."""
+    def anchor(self, weight: Variable) -> Tensor | None:
+        """Returns where entries that are not free are held, broadcast to [...]; None: where they are."""
         return ops.zeros([], weight.dtype)
 
     def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
@@ -237,7 +237,10 @@ class Intervention(Configured, Context):
         for variable in acting:
             self._rewrite(variable, step)
             for slot in self._owner.slots(variable) if self.touches_slots else ():
-                if (rewritten := self.update_slot(variable, slot, step)) is not None:
+                if self._owner.kept.mirrors(slot):
+                    old = before[self._places[id(variable)]]
+                    slot.assign(ops.where(ops.equal(old, variable), slot, variable))
+                elif (rewritten := self.update_slot(variable, slot, step)) is not None:
                     slot.assign(rewritten)
         if metrics_every == 1:
             self._record(before, _values(self.variables), step)

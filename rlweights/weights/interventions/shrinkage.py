@@ -19,7 +19,8 @@ class Shrinkage(Intervention):
     =========  =========================================  ===============================================
     "zero"     0                                          decoupled weight decay; with `perturb` and the
                                                           placement "after_iteration": shrink and perturb
-    "initial"  the weight when the optimizer was built    decoupled L2-Init
+    "initial"  the weight when the optimizer was built    decoupled L2-Init; of a network that was trained
+                                                          before, decoupled L2-SP, with "zero" on new layers
     "fresh"    a new draw from the initial distribution   soft shrink and perturb (rate 1e-6, after every
                                                           step)
     =========  =========================================  ===============================================
@@ -41,9 +42,10 @@ class Shrinkage(Intervention):
     References: Ash and Adams, "On Warm-Starting Neural Network Training", 2020,
     https://arxiv.org/abs/1910.08475 (shrink and perturb); Kumar et al., "Maintaining Plasticity in Continual
     Learning via Regenerative Regularization", 2023, https://arxiv.org/abs/2308.11958 (L2-Init, there in the
-    loss); Juliani and Ash, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning", 2024,
-    https://arxiv.org/abs/2405.19153 (soft shrink and perturb; its published code has 1e-6 for it, and 0.5
-    and 0.5 for shrink and perturb).
+    loss); Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional
+    Networks", 2018, https://arxiv.org/abs/1802.01483 (L2-SP, there in the loss); Juliani and Ash, "A Study of
+    Plasticity Loss in On-Policy Deep Reinforcement Learning", 2024, https://arxiv.org/abs/2405.19153 (soft
+    shrink and perturb; its published code has 1e-6 for it, and 0.5 and 0.5 for shrink and perturb).
 
     Examples:
         >>> Shrinkage(0.5, towards="zero", perturb=0.5, placement="after_iteration").placement

@@ -11,6 +11,7 @@ from rlweights.weights import interventions
 from rlweights.weights.interventions import RULES
 
 SCORES = {"dormant_score/model/hidden": [0.0, 1.0, 0.5, 0.01, float("nan"), 2.0]}
+FINITE_SCORES = {"dormant_score/model/hidden": [0.0, 1.0, 0.5, 0.01, 1.5, 2.0]}
 MAX_NORM = keras.constraints.MaxNorm(0.5)
 
 EXAMPLES = {
@@ -46,7 +47,24 @@ EXAMPLES = {
         (lambda: rw.Pruning(0.5, end=3, every=2, scope="global"), {}),
         (lambda: rw.Pruning(0.6, initial=0.6, regrowth=0.5, end=9, every=1), {}),
     ],
-    "averaging": [(lambda: rw.Averaging(0.9), {})],
+    "averaging": [
+        (lambda: rw.Averaging(0.9), {}),
+        (lambda: rw.Averaging(kind="uniform", begin=1, every=2), {}),
+    ],
+    "quantization": [(lambda: rw.Quantization(3), {})],
+    "binarization": [(lambda: rw.Binarization(), {})],
+    "clustering": [(lambda: rw.Clustering(4), {})],
+    "drop_connect": [(lambda: rw.DropConnect(0.3), {})],
+    "sharpness_aware": [(lambda: rw.SharpnessAware(0.1), {})],
+    "lookahead": [(lambda: rw.Lookahead(3, reset=True), {})],
+    "hare_and_tortoise": [(lambda: rw.HareAndTortoise(3, 0.5), {})],
+    "schedule_free": [(lambda: rw.ScheduleFree(), {})],
+    "spectral_norm": [(lambda: rw.SpectralNorm(0.8), {})],
+    "orthogonal": [(lambda: rw.Orthogonal(), {})],
+    "freezing": [(lambda: rw.Freezing(3, every=2), {})],
+    "continual_backpropagation": [
+        (lambda: rw.ContinualBackpropagation(0.3, maturity=2, every=2), FINITE_SCORES)
+    ],
 }
 """Rules, and the feedback that somebody writes for them."""
 

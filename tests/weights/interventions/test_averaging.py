@@ -88,3 +88,29 @@ def test_a_decay_outside_of_its_range_is_refused(decay):
 def test_other_placements_are_refused():
     with pytest.raises(ValueError, match=r"takes placement 'after_step'\. Received: 'during_gradient'"):
         rw.Averaging(placement="during_gradient")
+
+
+def test_a_uniform_average_from_a_step_on_and_at_the_ends_of_cycles():
+    """Izmailov et al., algorithm 1: the plain mean of the weights after steps 4, 7 and 10."""
+    network = model(1, inputs=1)
+    optimizer = built([rw.Averaging(kind="uniform", begin=4, every=3)], network, keras.optimizers.SGD(1.0))
+    first, seen, judged = arrays(network)[0].item(), [], []
+    for _ in range(11):
+        step(optimizer, network, gradient=-1.0)
+        seen.append(arrays(network)[0].item() - first)
+        with optimizer.evaluation():
+            judged.append(arrays(network)[0].item() - first)
+    # Until there is an average, evaluations have the weights.
+    np.testing.assert_allclose(judged, [1, 2, 3, 4, 4, 4, 5.5, 5.5, 5.5, 7, 7], atol=1e-5)
+    np.testing.assert_allclose(seen, range(1, 12), atol=1e-5)
+
+
+def test_an_exponential_average_may_begin_late():
+    network = model(1, inputs=1)
+    optimizer = built([rw.Averaging(0.5, begin=2)], network, keras.optimizers.SGD(1.0))
+    first, judged = arrays(network)[0].item(), []
+    for _ in range(4):
+        step(optimizer, network, gradient=-1.0)
+        with optimizer.evaluation():
+            judged.append(arrays(network)[0].item() - first)
+    np.testing.assert_allclose(judged, [1, 2, 2.5, 3.25], atol=1e-5)
