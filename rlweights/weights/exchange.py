@@ -141,6 +141,9 @@ class Exchanging:
         for rule in self.interventions:
             for weight in rule.variables if rule.evaluates else ():
                 found[id(weight)] = rule.evaluated(weight, found.get(id(weight), now[id(weight)]))
+        for rule in self.interventions:
+            for weight in rule.variables if rule.exports else ():
+                found[id(weight)] = rule.exported(weight, found.get(id(weight), now[id(weight)]))
         return {key: self.masks.held(weights[key], value, now[key]) for key, value in found.items()}
 
     def _of_inner(self, clean: Mapping[int, Any]) -> dict[int, Any]:

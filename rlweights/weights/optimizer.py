@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from rlweights.weights import backend, keras_internals, nonfinite, replicas
+from rlweights.weights import backend, composition, keras_internals, nonfinite, replicas
 from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.backend import as_written
 from rlweights.weights.branches import only_if
@@ -146,6 +146,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         chosen = self._saved_selections or [None] * len(self.interventions)
         for rule, indices in zip(self.interventions, chosen, strict=True):
             rule.bind(self, variables, indices)
+        composition.warn(self.interventions)
         self._offsets = Offsets(self, self.interventions, variables)
 
     @property

@@ -257,6 +257,7 @@ def test_loss_scaling_takes_over_the_scale_of_the_inner_optimizer():
 @pytest.mark.parametrize("name", RULES)
 def test_the_state_and_the_weights_share_nothing(name):
     model = small_model()
-    optimizer = optimizer_of(made(name))
+    inner = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer = rw.InterventionOptimizer(inner, [made(name)])
     optimizer.build(model.trainable_variables)
     assert not {id(v) for v in optimizer.variables} & {id(v) for v in model.weights}

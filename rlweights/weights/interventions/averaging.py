@@ -109,6 +109,7 @@ class Averaging(Intervention):
 
     def _moved(self, average: Variable, weight: Variable, step: Scalar) -> Tensor:
         value = ops.cast(weight, "float32")
+        decay: Any
         if self._count is None:
             decay = self.decay(step)
         elif self.kind == "uniform":

@@ -48,6 +48,8 @@ class Intervention(Configured, Context):
     """The placements that make sense for the rule; any other is refused."""
     default_on: ClassVar[Selector | None] = None
     """What `on=None` selects; None: every trainable weight."""
+    promise: ClassVar[str | None] = None
+    """What holds of a weight that the rule has rewritten, in a word or two; see `preserves`."""
     every: int = 1
     """Uses of the placement from one time that the rule acts to the next; set it in `__init__`."""
     metric_names: Sequence[str] = ()
@@ -137,13 +139,29 @@ class Intervention(Configured, Context):
         return ops.zeros([], weight.dtype)
 
     def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
-        """Returns what evaluations and exports see of `weight` [...].
+        """Returns which weight evaluations and exports see in the place of `weight` [...]: an average, ...
 
         Args:
             weight: The weight.
             value: What the rules before this one let them see, at first the clean weight [...].
         """
         return value
+
+    def exported(self, weight: Variable, value: Tensor) -> Tensor:
+        """Returns in which form evaluations and exports see it [...]: rounded, as signs, ...
+
+        Args:
+            weight: The weight.
+            value: What `evaluated` of all rules and `exported` of those before have made of it [...].
+        """
+        return value
+
+    def preserves(self, promise: str) -> bool:
+        """Returns whether what another rule's `promise` says of a weight still holds after this rule.
+
+        A rule that breaks a promise says so, and whoever puts it behind that other one is warned.
+        """
+        return True
 
     def limit(self, weight: Variable, step: Scalar) -> Any:
         """Returns the largest |w| that the rule leaves behind, a scalar, for charts to draw; None: any."""
@@ -185,7 +203,7 @@ class Intervention(Configured, Context):
                 owner.feedback.bind(value)
         self._applications = self.add_variable("applications", dtype="int64", initial=0)
         self.build(self.variables)
-        if self.placement.startswith("during_") and self.due(ops.zeros([], "int32")) is not None:
+        if self.undone and self.due(ops.zeros([], "int32")) is not None:
             raise ValueError(
                 f"{self.name}: what is undone is drawn anew each time, so `every` and `due` do not go with "
                 f"the placement {self.placement!r}"
@@ -281,6 +299,11 @@ class Intervention(Configured, Context):
         return differences
 
     @property
+    def undone(self) -> bool:
+        """Whether what the rule makes of weights is taken back."""
+        return self.placement.startswith("during_")
+
+    @property
     def touches_slots(self) -> bool:
         """Whether the rule rewrites optimizer slots, too."""
         return type(self).update_slot is not Intervention.update_slot
@@ -294,6 +317,11 @@ class Intervention(Configured, Context):
     def evaluates(self) -> bool:
         """Whether evaluations see other weights than the clean ones for the rule."""
         return type(self).evaluated is not Intervention.evaluated
+
+    @property
+    def exports(self) -> bool:
+        """Whether evaluations see weights in another form for the rule."""
+        return type(self).exported is not Intervention.exported
 
     def _checked(self, value: Any, variable: Variable, method: str) -> Tensor:
         """Refuses a wrong shape or dtype while the graph is built: broadcasting would hide the error."""

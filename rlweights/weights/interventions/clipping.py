@@ -38,6 +38,7 @@ class Clipping(Intervention):
 
     default_on = KERNELS_AND_BIASES
     metric_names = ("clipped", "saturated")
+    promise = "bound"
 
     def __init__(self, bound: Any = 3.0, unit: str = "fan_in", per_layer: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -85,6 +86,10 @@ class Clipping(Intervention):
         """Returns the clamped weight."""
         limit = self.limit(weight, step)
         return ops.clip(weight, -limit, limit)
+
+    def preserves(self, promise: str) -> bool:
+        """A wider bound holds within a narrower one; a norm or an angle does not survive a clamp."""
+        return promise == "bound" or self.undone
 
     def observe(
         self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar

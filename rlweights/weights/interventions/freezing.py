@@ -76,5 +76,6 @@ class Freezing(Intervention):
         """Counts the entries."""
         sizes = [float(math.prod(each.shape)) for each in before]
         pairs = zip(self.variables, sizes, strict=True)
-        held: list[Any] = [ops.where(self._free[id(v)], 0.0, size) for v, size in pairs]
-        return {"frozen": ops.sum(ops.stack(held) / sum(sizes))}
+        held = [ops.where(self._free[id(v)], 0.0, size) for v, size in pairs]
+        total: Any = ops.sum(ops.stack(held))
+        return {"frozen": total / sum(sizes)}

@@ -60,6 +60,10 @@ class Increment(Intervention):
             if missing:
                 raise ValueError(f"{self.name}: `amount` has no entry for {', '.join(missing)}")
 
+    def preserves(self, promise: str) -> bool:
+        """What is added breaks every promise, unless it is undone."""
+        return self.undone
+
     def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns scale times amount."""
         if self._arrays is not None:

@@ -60,6 +60,10 @@ class Lookahead(Intervention):
         """Returns the slot as it began, if asked for."""
         return ops.full_like(slot, self._owner.kept.beginning(slot)) if self.reset else None
 
+    def preserves(self, promise: str) -> bool:
+        """What is between weights that were bounded is bounded."""
+        return promise == "bound"
+
     def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
         """Returns the slow weight."""
         return ops.copy(self._slow[id(weight)])
@@ -115,6 +119,10 @@ class HareAndTortoise(Intervention):
             raise ValueError(f"{self.name}: the tortoise needs a weight of a built optimizer.")
         back = ops.equal(ops.mod(self._applications + 1, self.period), 0)
         return ops.where(back, ops.cast(self._tortoise[id(weight)], weight.dtype), weight)
+
+    def preserves(self, promise: str) -> bool:
+        """What is between weights that were bounded is bounded."""
+        return promise == "bound"
 
     def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
         """Returns the tortoise."""

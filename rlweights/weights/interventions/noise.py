@@ -49,6 +49,10 @@ class Noise(Intervention):
         draw = self.normal if self.kind == "gaussian" else self._factorised
         return ops.cast(self.stddev(step), weight.dtype) * draw(weight, step)
 
+    def preserves(self, promise: str) -> bool:
+        """Noise that is kept breaks every promise."""
+        return self.undone
+
     def _factorised(self, weight: Variable, step: Scalar) -> Tensor:
         """An outer product of two vectors of noise; a vector (a bias) gets f of its own noise."""
         counter = step if self._applications is None else self._applications
@@ -135,6 +139,10 @@ class AdaptiveNoise(Intervention):
         """Returns stddev times a fresh draw."""
         stddev = self.initial_stddev if self.stddev is None else self.stddev
         return ops.cast(stddev, weight.dtype) * self.normal(weight, step)
+
+    def preserves(self, promise: str) -> bool:
+        """Noise that is kept breaks every promise."""
+        return self.undone
 
     def observe(
         self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar

@@ -53,7 +53,7 @@ class Quantization(Intervention):
         rounded = self.rounded(weight, weight)
         return rounded if not self.begin else ops.where(step >= self.begin, rounded, weight)
 
-    def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
+    def exported(self, weight: Variable, value: Tensor) -> Tensor:
         """Returns the rounded value."""
         return self.rounded(weight, value)
 
@@ -100,7 +100,7 @@ class Binarization(Intervention):
         """Returns the signs."""
         return self.signs(weight, weight)
 
-    def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
+    def exported(self, weight: Variable, value: Tensor) -> Tensor:
         """Returns the signs of the value."""
         return self.signs(weight, value)
 
@@ -166,7 +166,7 @@ class Clustering(Intervention):
         """Returns the nearest centroids."""
         return self.clustered(weight, weight)
 
-    def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
+    def exported(self, weight: Variable, value: Tensor) -> Tensor:
         """Returns the centroids nearest to the value."""
         return self.clustered(weight, value)
 

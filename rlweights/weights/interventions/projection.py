@@ -36,6 +36,7 @@ class Projection(Intervention):
     """
 
     default_on = kernels()
+    promise = "constraint"
 
     def __init__(self, constraint: Any, **kwargs: Any):
         super().__init__(**kwargs)
@@ -77,6 +78,10 @@ class Projection(Intervention):
                 )
             name = f"{variable.path.replace('/', '_')}_norm"
             self._norms[id(variable)] = self.add_variable(name, initial=norm)
+
+    def preserves(self, promise: str) -> bool:
+        """What else was promised need not hold of a projection."""
+        return self.undone
 
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the projected weight."""

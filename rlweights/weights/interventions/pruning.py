@@ -168,9 +168,9 @@ class Pruning(Intervention):
             raise ValueError(f"{self.name}: a mask needs a weight of a built optimizer.")
         return ops.copy(self._masks[id(weight)])
 
-    def evaluated(self, weight: Variable, value: Tensor) -> Tensor:
-        """Returns the value with zeros where the mask has none."""
-        return ops.where(self.mask(weight), value, ops.zeros_like(value))
+    def preserves(self, promise: str) -> bool:
+        """Zeros are within every bound; a norm or an angle they change."""
+        return promise == "bound"
 
     def observe(
         self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar

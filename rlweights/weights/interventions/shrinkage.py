@@ -86,6 +86,11 @@ class Shrinkage(Intervention):
             change = change + perturb * self._fresh(weight, step, "perturbation")
         return change
 
+    def preserves(self, promise: str) -> bool:
+        """What goes towards zero stays within its bound."""
+        towards_zero = self.towards == "zero" and not self._perturbs
+        return (promise == "bound" and towards_zero) or self.undone
+
     def _target(self, weight: Variable, step: Scalar) -> Tensor:
         if self.towards == "zero":
             return ops.zeros_like(weight)

@@ -35,6 +35,7 @@ class SpectralNorm(Intervention):
 
     default_on = kernels()
     metric_names = ("largest",)
+    promise = "spectral norm"
 
     def __init__(self, norm: float = 1.0, iterations: int = 1, only_above: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -64,6 +65,10 @@ class SpectralNorm(Intervention):
                 u = _unit(ops.matmul(v, matrix))
             self._vectors[id(weight)].assign(u)
             self._values[id(weight)].assign(ops.sum(ops.matmul(v, matrix) * u))
+
+    def preserves(self, promise: str) -> bool:
+        """What else was promised need not hold of other singular values."""
+        return self.undone
 
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the kernel divided by its singular value; a kernel of zeros as it is."""
@@ -103,12 +108,17 @@ class Orthogonal(Intervention):
     """
 
     default_on = kernels()
+    promise = "orthogonality"
 
     def __init__(self, gain: float = 1.0, rounds: int = 40, **kwargs: Any):
         super().__init__(**kwargs)
         if rounds < 1:
             raise ValueError(f"`rounds` must be at least 1. Received: {rounds!r}")
         self.gain, self.rounds = self.strength(gain, "gain", minimum=0.0), int(rounds)
+
+    def preserves(self, promise: str) -> bool:
+        """What else was promised need not hold of other singular values."""
+        return self.undone
 
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the orthogonal factor times the gain."""

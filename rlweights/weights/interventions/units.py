@@ -140,6 +140,10 @@ class UnitRule(Intervention):
                     f"unit (shapes {', '.join(map(str, shapes))}); use another optimizer"
                 )
 
+    def preserves(self, promise: str) -> bool:
+        """Weights that are drawn afresh keep no promise."""
+        return False
+
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the weight with the entries of renewed units re-initialized."""
         fresh = ops.zeros_like(weight)
