@@ -18,6 +18,7 @@ from rlweights.errors import guarded
 from rlweights.evaluate import evaluate
 from rlweights.export import export
 from rlweights.play import play
+from rlweights.rules import rules
 from rlweights.study import study
 from rlweights.train import train
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-for command in (train, evaluate, play, export, compare, diagnose, check_env, agents, study):
+for command in (train, evaluate, play, export, compare, diagnose, check_env, agents, study, rules):
     app.command()(command)
 
 

@@ -19,8 +19,10 @@ class _Noted(keras.StatelessScope):
         self.written: dict[int, Variable] = {}
 
     def add_update(self, update: Any) -> None:
-        self.written[id(update[0])] = update[0]
-        super().add_update(update)
+        variable, value = update
+        self.written[id(variable)] = variable
+        # A variable that is assigned to another one would be read after the branch, where it is another one.
+        super().add_update((variable, ops.copy(value)))
 
 
 def only_if(condition: Scalar, act: Callable[[], Any]) -> None:

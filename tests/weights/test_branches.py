@@ -62,6 +62,7 @@ def accumulated(rules, accumulates, mode="graph"):
     return model, optimizer
 
 
+@pytest.mark.filterwarnings("ignore:the norm of projection does not survive clipping")
 @pytest.mark.parametrize("mode", MODES)
 def test_four_micro_batches_are_one_batch(mode):
     many, one = (accumulated(rules_of_all_kinds(), accumulates, mode) for accumulates in (True, False))

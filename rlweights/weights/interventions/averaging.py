@@ -43,6 +43,9 @@ class Averaging(Intervention):
     Leads to Wider Optima and Better Generalization", 2018, https://arxiv.org/abs/1803.05407 (uniform).
     """
 
+    when = "Better weights for evaluation than the last ones, at a constant or cyclic learning rate."
+    example = "Averaging(0.999)"
+
     placements = ("after_step",)
     metric_names = ("distance",)
 

@@ -48,7 +48,11 @@ class Intervention(Configured, Context):
     """The placements that make sense for the rule; any other is refused."""
     default_on: ClassVar[Selector | None] = None
     """What `on=None` selects; None: every trainable weight."""
-    promise: ClassVar[str | None] = None
+    when: ClassVar[str] = ""
+    """What the rule is for, in half a sentence: for the gallery."""
+    example: ClassVar[str] = ""
+    """An expression that makes one, for the gallery."""
+    promise: str | None = None
     """What holds of a weight that the rule has rewritten, in a word or two; see `preserves`."""
     every: int = 1
     """Uses of the placement from one time that the rule acts to the next; set it in `__init__`."""

@@ -15,6 +15,8 @@ UNITS = ("fan_in", "init", "absolute")
 class Clipping(Intervention):
     """Clips each weight to [-b, b] after every optimizer step.
 
+        b = bound / sqrt(fan_in);  w <- min(max(w, -b), b)
+
     With the unit "fan_in" this is the paper's rule, b = bound / sqrt(fan_in) per layer, where a bias takes
     the fan-in of its own layer's kernel. "init" measures in the largest absolute value that the layer's
     kernel had when the optimizer was built, "absolute" is absolute. Log standard deviations and
@@ -35,6 +37,9 @@ class Clipping(Intervention):
     Reference: Elsayed, Lan, Lyle and Mahmood, "Weight Clipping for Deep Continual and Reinforcement
     Learning", 2024, https://arxiv.org/abs/2407.01704, algorithm 1.
     """
+
+    when = "Networks that go on learning through many tasks; bounds on what a weight may become."
+    example = "Clipping(3.0)"
 
     default_on = KERNELS_AND_BIASES
     metric_names = ("clipped", "saturated")

@@ -30,6 +30,11 @@ class Configured:
                 self._arguments |= self._arguments.pop(each.name, {})
         return self
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that the rule was made with, by name."""
+        return dict(self._arguments)
+
     def __reduce__(self) -> Any:
         return _made, (type(self), self._arguments)
 

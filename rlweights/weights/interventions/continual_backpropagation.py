@@ -39,6 +39,9 @@ class ContinualBackpropagation(UnitRule):
     unit has given on average.
     """
 
+    when = "Endless training on data that changes."
+    example = "ContinualBackpropagation()"
+
     placement = "after_step"
     metric_names = ("renewed_units", "mature")
 

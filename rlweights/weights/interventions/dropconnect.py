@@ -28,6 +28,9 @@ class DropConnect(Intervention):
     2013, https://proceedings.mlr.press/v28/wan13.html.
     """
 
+    when = "Large layers and little data, where dropout of whole units is too coarse."
+    example = "DropConnect(0.2)"
+
     placement = "during_gradient"
     placements = ("during_gradient", "during_iteration")
     default_on = kernels()

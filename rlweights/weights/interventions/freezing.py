@@ -13,6 +13,8 @@ from rlweights.weights.interventions.base import Intervention
 class Freezing(Intervention):
     """Holds weights where they are until a step, all at once or layer by layer from the last one on.
 
+        w <- w   while step < until + every (number of selected layers behind this one)
+
     The optimizer sees no gradient of them, and no other rule moves them, wherever it stands; what is written
     into them between two steps (a checkpoint that is loaded) stays. Put it last: a rule behind it moves
     weights already at the end of the step before they are free. It differs from `layer.trainable =
@@ -29,6 +31,9 @@ class Freezing(Intervention):
     Reference: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018,
     https://arxiv.org/abs/1801.06146, section 3.3 (gradual unfreezing).
     """
+
+    when = "Fine-tuning: a new head first, then one layer after the other."
+    example = "Freezing(until=1_000, every=500)"
 
     placements = ("after_step",)
     metric_names = ("frozen",)

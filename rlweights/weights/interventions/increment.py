@@ -15,6 +15,8 @@ from rlweights.weights.interventions.feedback import Feedback
 class Increment(Intervention):
     """Adds something to weights with `assign_add`.
 
+        w <- w + scale amount
+
     Args:
         amount: What to add: a number, a schedule of the step or a scalar `Feedback` (broadcast to the
             weight); an array or a `Feedback` of exactly the weight's shape; a mapping from path to such
@@ -25,6 +27,9 @@ class Increment(Intervention):
         scale: Factor on the amount: a number, a schedule of the step, or a `Feedback`.
         **kwargs: See `Intervention`.
     """
+
+    when = "Learning rules of your own, and a first look at what a rule does."
+    example = "Increment(1e-6)"
 
     def __init__(
         self,

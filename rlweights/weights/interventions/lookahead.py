@@ -29,6 +29,9 @@ class Lookahead(Intervention):
     https://arxiv.org/abs/1907.08610, algorithm 1.
     """
 
+    when = "A fast optimizer that is to be steadied."
+    example = "Lookahead()"
+
     placements = ("after_step",)
 
     def __init__(self, every: int = 5, rate: float = 0.5, reset: bool = False, **kwargs: Any):
@@ -88,6 +91,9 @@ class HareAndTortoise(Intervention):
     Reference: Lee, Cho, Kim, Kim, Min, Choo and Lyle, "Slow and Steady Wins the Race: Maintaining Plasticity
     with Hare and Tortoise Networks", 2024, https://arxiv.org/abs/2406.02596, section 4.
     """
+
+    when = "Long training on data that changes."
+    example = "HareAndTortoise(every=1_000)"
 
     placements = ("after_step",)
 

@@ -14,6 +14,8 @@ from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Interventio
 class Noise(Intervention):
     """Adds Gaussian noise to weights.
 
+        w <- w + stddev ε,  ε normal
+
     The placement gives it its meaning: "during_gradient" is weight noise (undone after each gradient),
     "during_iteration" is parameter-noise exploration (one draw acts and learns, then is undone; the
     gradient is taken at the noisy weights and applied to the clean ones, Plappert et al. 2018, eq. 2),
@@ -32,6 +34,9 @@ class Noise(Intervention):
     https://arxiv.org/abs/1706.10295, section 3 (factorized noise); Graves, "Practical Variational
     Inference for Neural Networks", 2011 (weight noise).
     """
+
+    when = "Exploration in the weights; robustness against small errors in them."
+    example = "Noise(0.01)"
 
     placement = "during_gradient"
     default_on = KERNELS_AND_BIASES
@@ -80,6 +85,9 @@ class Noise(Intervention):
 class AdaptiveNoise(Intervention):
     """Gaussian noise whose size holds the distance between clean and noisy policy at a target.
 
+        stddev <- stddev coefficient   if the distance of the policies was at most target
+        stddev <- stddev / coefficient   else
+
     Before each iteration: stddev <- stddev * coefficient if the distance that was measured in the last one
     is at most `target`, else stddev / coefficient. The distance is the feedback `distance`, written from
     outside; as long as it is NaN (nothing measured yet) the noise keeps its size. The
@@ -100,6 +108,9 @@ class AdaptiveNoise(Intervention):
     Reference: Plappert et al., "Parameter Space Noise for Exploration", 2018,
     https://arxiv.org/abs/1706.01905, eq. 1 and 2; coefficient 1.01 from its published code.
     """
+
+    when = "Exploration in the weights whose effect on the policy is held at a size."
+    example = "AdaptiveNoise(0.01)"
 
     placement = "during_iteration"
     default_on = KERNELS_AND_BIASES

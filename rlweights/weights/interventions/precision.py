@@ -36,6 +36,9 @@ class Quantization(Intervention):
     of Keras' `keras.quantizers.abs_max_quantize`.
     """
 
+    when = "Models for devices that compute in 8 bits or fewer."
+    example = "Quantization(bits=4)"
+
     placement = "during_gradient"
     placements = UNDONE
     default_on = kernels()
@@ -86,6 +89,9 @@ class Binarization(Intervention):
     Redmon and Farhadi, "XNOR-Net", 2016, https://arxiv.org/abs/1603.05279, eq. 6 (scale "mean").
     """
 
+    when = "Weights of one bit."
+    example = "Binarization()"
+
     placement = "during_gradient"
     placements = UNDONE
     default_on = kernels()
@@ -132,6 +138,9 @@ class Clustering(Intervention):
     Reference: Han, Mao and Dally, "Deep Compression", 2016, https://arxiv.org/abs/1510.00149, section 3
     (there the centroids take gradient steps; here they follow the weights, which do).
     """
+
+    when = "Files that store few different numbers."
+    example = "Clustering(16)"
 
     placement = "during_gradient"
     placements = UNDONE

@@ -14,6 +14,8 @@ from rlweights.weights.selection import kernels
 class Projection(Intervention):
     """Replaces each weight by its projection.
 
+        w <- the point of the set that is nearest to w
+
     A Keras constraint gives here, bit for bit, what it gives as the `kernel_constraint` of a layer.
 
     Args:
@@ -35,12 +37,16 @@ class Projection(Intervention):
     Reinforcement Learning", 2025, https://arxiv.org/abs/2502.15280 ("unit_norm", after every step).
     """
 
+    when = "Weights that are to stay on a set: units of norm 1, the first norm, any Keras constraint."
+    example = 'Projection("unit_norm")'
+
     default_on = kernels()
-    promise = "constraint"
 
     def __init__(self, constraint: Any, **kwargs: Any):
         super().__init__(**kwargs)
         self._keeps_norm = constraint == "norm"
+        if constraint in ("norm", "unit_norm"):  # what other constraints promise, nobody can say
+            self.promise = "norm"
         self._norms: dict[int, Any] = {}
         self._project: Callable[[Any], Any]
         if self._keeps_norm:

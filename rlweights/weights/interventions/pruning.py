@@ -57,6 +57,9 @@ class Pruning(Intervention):
         Pruning(sparsity=0.9, begin=1000, end=9000)
     """
 
+    when = "Small models; networks that are sparse from the start."
+    example = "Pruning(0.9, end=8_000)"
+
     placements = ("after_step",)
     default_on = kernels()
     metric_names = ("sparsity",)

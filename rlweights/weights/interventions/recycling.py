@@ -12,6 +12,8 @@ from rlweights.weights.interventions.units import UnitRule
 class Recycling(UnitRule):
     """ReDo: re-initializes units that have fallen dormant, so that they may learn again.
 
+        s = E|h| / mean of E|h| over the layer;  units with s <= tau begin anew
+
     A unit is dormant if its score, its mean absolute activation relative to its layer's, is at most `tau`.
     Its incoming weights are drawn afresh (Gaussian, with the root mean square that they had when the
     optimizer was built), its bias becomes 0, its outgoing weights become 0, so that the network's function
@@ -40,6 +42,9 @@ class Recycling(UnitRule):
     https://arxiv.org/abs/2302.12902, algorithm 1. The default of `tau` is that of Plasticine and of Juliani
     and Ash, 2024, who recycle every 10 iterations.
     """
+
+    when = "Networks whose units fall dormant."
+    example = "Recycling(0.025)"
 
     placement = "after_iteration"
     metric_names = ("recycled", "recycled_units")

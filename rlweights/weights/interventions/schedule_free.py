@@ -34,6 +34,9 @@ class ScheduleFree(Intervention):
     published wrapper.
     """
 
+    when = "Training whose length is not known beforehand, without a decay of the learning rate."
+    example = "ScheduleFree()"
+
     placement = "during_gradient"
     placements = ("during_gradient",)
     metric_names = ("distance",)

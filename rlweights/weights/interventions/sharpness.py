@@ -42,6 +42,9 @@ class SharpnessAware(Intervention):
     Generalization", 2021, https://arxiv.org/abs/2010.01412 (with two gradients).
     """
 
+    when = "Generalization in flat minima at the price of one gradient a step."
+    example = "SharpnessAware(0.05)"
+
     placement = "during_gradient"
     placements = ("during_gradient",)
     metric_names = ("momentum",)

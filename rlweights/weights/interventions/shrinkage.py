@@ -14,6 +14,8 @@ TARGETS = ("zero", "initial", "fresh")
 class Shrinkage(Intervention):
     """Moves weights a little towards a target: w <- (1 - rate) w + rate * target (+ perturbation).
 
+        w <- w + rate (target - w) + perturb fresh
+
     =========  =========================================  ===============================================
     towards    the target                                 known as
     =========  =========================================  ===============================================
@@ -51,6 +53,9 @@ class Shrinkage(Intervention):
         >>> Shrinkage(0.5, towards="zero", perturb=0.5, placement="after_iteration").placement
         'after_iteration'
     """
+
+    when = "Data that changes: weights that stay near where learning was easy; weight decay."
+    example = 'Shrinkage(1e-4, towards="initial")'
 
     default_on = KERNELS_AND_BIASES
 

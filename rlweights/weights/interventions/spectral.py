@@ -33,6 +33,9 @@ class SpectralNorm(Intervention):
     normalizes a few layers, not all).
     """
 
+    when = "Layers whose slope is to be bounded: critics, discriminators, a few layers of a value network."
+    example = "SpectralNorm()"
+
     default_on = kernels()
     metric_names = ("largest",)
     promise = "spectral norm"
@@ -106,6 +109,9 @@ class Orthogonal(Intervention):
     et al., "Orthogonal Weight Normalization", 2018, https://arxiv.org/abs/1709.06079 (kernels that stay
     orthogonal).
     """
+
+    when = "Deep and recurrent networks whose signals are neither to grow nor to fade."
+    example = "Orthogonal()"
 
     default_on = kernels()
     promise = "orthogonality"
