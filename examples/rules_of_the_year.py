@@ -28,7 +28,7 @@ class FrobeniusIsometry(rw.Intervention):
         """Returns the isometry."""
         x = weight / (ops.norm(weight) + 1e-6)
         for _ in range(self.rounds):  # Newton and Schulz
-            x = 1.5 * x - 0.5 * ops.matmul(x, ops.matmul(ops.transpose(x), x))
+            x = 1.5 * x - ops.matmul(x, ops.matmul(ops.transpose(x), 0.5 * x))
         return x
 
 
@@ -47,7 +47,7 @@ class IsometryDecay(rw.Intervention):
     def delta(self, weight, step):
         """Returns the way towards W' W = 1."""
         gram = ops.matmul(ops.transpose(weight), weight)
-        away = ops.matmul(weight, gram - ops.eye(gram.shape[0], dtype=weight.dtype))
+        away = ops.matmul(weight, gram - ops.eye(weight.shape[-1], dtype=weight.dtype))
         return -ops.cast(self.rate(step), weight.dtype) * away
 
 

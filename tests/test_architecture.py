@@ -303,6 +303,8 @@ TESTED_ELSEWHERE = {
     "weights.interventions.context": "weights/interventions/test_all_rules.py",
     # What recycling and continual backpropagation have in common.
     "weights.interventions.units": "weights/interventions/test_recycling.py",
+    # There is another test_rules.py, of agent files.
+    "rules": "commands/test_rule_cards.py",
     # Seen in what pruning holds.
     "weights.masks": "weights/interventions/test_pruning.py",
     "learning.algorithms.base": "learning/test_algorithms.py",

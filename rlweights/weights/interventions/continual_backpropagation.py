@@ -103,8 +103,9 @@ class ContinualBackpropagation(UnitRule):
             number = ops.sum(ops.cast(mature, "float32"))
             waiting = self._waiting[layer] + self.rate(step) * self.every * number
             count = ops.minimum(ops.floor(waiting), number)
+            staying: Any = size - ops.cast(count, "int32")  # pyright: ignore[reportOperatorIssue]
             rank = ops.where(mature, utility, float("inf"))
-            chosen = ops.logical_not(largest(rank, size - ops.cast(count, "int32")))
+            chosen = ops.logical_not(largest(rank, staying))
             self._waiting[layer].assign(waiting - count)
             self._renewed[layer].assign(chosen)
             self._utilities[layer].assign(ops.where(chosen, 0.0, utility))

@@ -43,6 +43,6 @@ class DropConnect(Intervention):
 
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the weight with entries dropped."""
-        rate = ops.cast(self.rate(step), weight.dtype)
+        rate: Any = ops.cast(self.rate(step), weight.dtype)
         kept = ops.cast(self.uniform(weight, step) >= rate, weight.dtype)
         return weight * kept / (1.0 - rate)

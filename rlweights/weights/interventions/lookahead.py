@@ -117,7 +117,8 @@ class HareAndTortoise(Intervention):
         """Moves the tortoise."""
         for weight in weights:
             tortoise = self._tortoise[id(weight)]
-            tortoise.assign(self.decay * tortoise + (1.0 - self.decay) * ops.cast(weight, "float32"))
+            hare: Any = ops.cast(weight, "float32")
+            tortoise.assign(self.decay * tortoise + (1.0 - self.decay) * hare)
 
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the tortoise when the hare is to come back, else the weight."""

@@ -66,7 +66,8 @@ class Quantization(Intervention):
         integers, scale = keras.quantizers.abs_max_quantize(
             ops.cast(value, "float32"), _channels(self, weight), (-most, most), "int8", 1e-7
         )
-        return ops.cast(ops.cast(integers, "float32") / scale, weight.dtype)
+        levels: Any = ops.cast(integers, "float32")
+        return ops.cast(levels / scale, weight.dtype)
 
 
 class Binarization(Intervention):
@@ -190,7 +191,7 @@ class Clustering(Intervention):
         """The index of the centroid nearest to each entry: they are in order, as means of neighbours are."""
         centroids: Any = ops.copy(self._centroids[id(weight)])
         borders = 0.5 * (centroids[1:] + centroids[:-1])
-        above = [ops.cast(value > borders[i], "int32") for i in range(self.clusters - 1)]
+        above: list[Any] = [ops.cast(value > borders[i], "int32") for i in range(self.clusters - 1)]
         return sum(above[1:], above[0])
 
 
