@@ -5,8 +5,8 @@
 A step is the gradient of a squared loss of a chain of square layers, without biases, on a batch of 256, and
 SGD with momentum; 32 steps are one compiled function. The cost of a rule is how much longer they take with it
 than with the wrapper alone, in percent: the median over repetitions, in each of which all variants run in
-turn, so that a drift of the machine hits all alike. With few weights a layer has 256 units, with many 64. With
---write the gallery gets the numbers (docs/rules/costs.json): run it when the machine has nothing else to do.
+turn, so that a drift of the machine hits all alike. With few weights a layer has 256 units, with many 64.
+With --write the gallery gets the numbers (docs/rules/costs.json): run it when the machine is idle.
 """
 
 import argparse
@@ -104,8 +104,8 @@ def main() -> None:
     if arguments.write:
         where = ", ".join(map(str, arguments.weights))
         words = {
-            name: f"{', '.join(cells[::2])} of a step, of {where} kernels; as a graph {', '.join(cells[1::2])}"
-            for name, cells in found.items()
+            name: f"{', '.join(each[::2])} of a step of {where} kernels; without XLA {', '.join(each[1::2])}"
+            for name, each in found.items()
         }
         COSTS.parent.mkdir(exist_ok=True)
         COSTS.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
