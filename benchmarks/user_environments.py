@@ -30,7 +30,7 @@ import gymnasium as gym
 
 ROOT = Path(__file__).parents[1]
 FILES = ["support/user_environments.py", "support/user_simulators.py"]
-"""The environments that docs/measured/user-environments.md is about, in the folder `tests`."""
+"""The environments that docs/user-environments.md is about, in the folder `tests`."""
 
 SHORT = {
     "budget.total_timesteps": "4096",

@@ -21,7 +21,7 @@ from rlweights.running.config import agent_file
 from support import user_environments, user_simulators
 
 TESTS = Path(__file__).parents[1]
-PAGE = (TESTS.parent / "docs" / "measured" / "user-environments.md").read_text(encoding="utf-8")
+PAGE = (TESTS.parent / "docs" / "user-environments.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (`.*?`) \| .* \| \*\*(\d+|no end)\*\* (.*) \|$", re.MULTILINE)
 
 SEEN_IN_TRAINING = {

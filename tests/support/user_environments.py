@@ -2,7 +2,7 @@
 
 Each class shows one kind of trouble; the first sentence of its docstring is what it brings, and where it
 counts, the rest says what an agent can reach. `benchmarks/user_environments.py` trains in each by the command
-line and prints docs/measured/user-environments.md; tests/docs/test_user_environments_page.py plays in each.
+line and prints docs/user-environments.md; tests/docs/test_user_environments_page.py plays in each.
 `user_simulators.py` has those that fail on their way, want something of their maker, or can be learned.
 """
 
