@@ -31,9 +31,8 @@ def agents() -> None:
         typer.echo(" ".join(j(text, width) for j, text, width in zip(justified, row, widths, strict=True)))
         if agent is not None and agent.interventions:
             typer.echo(f"    with {', '.join(rule.rule for rule in agent.interventions)}")
-    for line in textwrap.wrap(
-        f"pretrained, for play, evaluate, export and --from: {', '.join(pretrained())}", 79
-    ):
+    told = f"pretrained, for play, evaluate, export and --from: {', '.join(pretrained())}"
+    for line in textwrap.wrap(told, 79, subsequent_indent="    "):
         typer.echo(line)
 
 
