@@ -34,5 +34,6 @@ class TaggedScalars:
         return tf.stack([tf.cast(scalars[tag], tf.float32) for tag in self._tags])
 
     def unpacked(self, values: np.ndarray) -> dict[str, float]:
-        """Returns the scalars of a vector [K, ...], of which the first K entries count."""
-        return dict(zip(self._tags, values.tolist(), strict=False))
+        """Returns the scalars of a vector [K, ...], of which the first K entries count; NaN is no value."""
+        pairs = zip(self._tags, values.tolist(), strict=False)
+        return {tag: value for tag, value in pairs if value == value}

@@ -33,7 +33,13 @@ def test_the_file_says_what_it_is_and_what_to_expect(name):
     assert agent.evaluation.every < agent.budget.total_timesteps, "progress is seen before the end"
 
 
-@pytest.mark.parametrize("name", AGENTS)
+ALIKE = ("cartpole_plain", "hopper", "walker2d", "bipedal_walker", "chain_50")
+"""Agents that differ from another one in numbers only: tried before a release."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in AGENTS]
+)
 def test_two_iterations(name):
     agent = agent_file.load(AGENTS[name])
     if agent.algorithm.n_epochs > 1:  # one shows as much, and convolutions take their time

@@ -59,8 +59,7 @@ class Own(keras.layers.Dense):
 """
 
 
-@pytest.mark.parametrize("backend", ["gymnasium", "tensorflow"])
-@pytest.mark.parametrize("name", ["build", "Own"])
+@pytest.mark.parametrize(("name", "backend"), [("build", "gymnasium"), ("Own", "tensorflow")])
 def test_a_model_from_a_file_learns(tmp_path, backend, name):
     (tmp_path / "model.py").write_text(MODEL)
     overrides = [f"network={{model='model.py:{name}'}}", f"environment.backend={backend}"]
