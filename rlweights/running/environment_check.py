@@ -245,7 +245,12 @@ def _judge_rewards(agent: Agent, found: RandomTrial, add: Add) -> None:
         )
         return
     if np.ptp(rewards) == 0.0 and len(set(found.lengths)) <= 1:
-        add("reward_constant", "cause", f"every step pays {rewards[0]:g}, and episodes are equally long")
+        add(
+            "reward_constant",
+            "note",
+            f"every step pays {rewards[0]:g}, and episodes are equally long: random actions see no difference",
+            confused="a goal that ends episodes and is far away",
+        )
     if agent.environment.normalize_rewards:
         return
     # Of few rewards that are not 0 nothing can be said.
