@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlweights import renamed
-from rlweights.backend import check_backend, check_packages, configure
+from rlweights.backend import TENSORFLOW, check_backend, check_packages, choose_backend, configure
 
 if TYPE_CHECKING:
     from rlweights import testing
@@ -122,6 +122,7 @@ _HOMES = {
     ),
 }
 _MODULES = ("testing",)
+_ON_ANY_BACKEND = ("rlweights.weights.", "rlweights.testing")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -184,9 +185,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'rlweights' has no attribute {name!r}")
-    if _HOME_OF.get(name) != "rlweights.errors":
-        check_backend()
-        if "tensorflow" not in sys.modules:
+    home = _HOME_OF.get(name, f"rlweights.{name}")
+    if home != "rlweights.errors":
+        if not home.startswith(_ON_ANY_BACKEND):
+            check_backend()
+        if choose_backend() == TENSORFLOW and TENSORFLOW not in sys.modules:
             configure()  # before anything imports TensorFlow, so that its greetings are not seen
     if name in _MODULES:
         return importlib.import_module(f"rlweights.{name}")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rlweights.errors import BackendError
 
-NEEDED = ("tensorflow", "keras", "gymnasium", "numpy", "pydantic", "typer", "rich", "safetensors", "tomlkit")
+TENSORFLOW = "tensorflow"
+NEEDED = (TENSORFLOW, "keras", "gymnasium", "numpy", "pydantic", "typer", "rich", "safetensors", "tomlkit")
 
 
 def check_packages() -> None:
@@ -23,7 +24,10 @@ def check_packages() -> None:
         ModuleNotFoundError: If it has not; the message says which Python this is and what to do.
         SystemExit: The same for `python -m rlweights...`, which ends with that line alone.
     """
-    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    # With another backend it is the rules that are wanted; Keras itself says so if that one is missing.
+    agents = os.environ.get("KERAS_BACKEND", TENSORFLOW) == TENSORFLOW
+    needed = NEEDED if agents else ("keras", "numpy")
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if not lacking:
         return
     checkout = Path(__file__).parents[1]
@@ -39,17 +43,29 @@ def check_packages() -> None:
     raise ModuleNotFoundError(text, name=lacking[0])
 
 
+def choose_backend() -> str:
+    """Makes Keras use TensorFlow, unless the environment variable KERAS_BACKEND names another backend.
+
+    Returns:
+        The name of the backend: what Keras has begun with, or will begin with.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
+    return os.environ.setdefault("KERAS_BACKEND", TENSORFLOW)
+
+
 def check_backend() -> None:
-    """Makes Keras use TensorFlow.
+    """Makes Keras use TensorFlow, on which agents are trained and act.
 
     Raises:
-        BackendError: If the environment variable KERAS_BACKEND names another backend.
+        BackendError: If Keras is to use another backend.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
+    backend = choose_backend()
+    if backend != TENSORFLOW:
+        install = "" if importlib.util.find_spec(TENSORFLOW) else "pip install tensorflow, and "
         raise BackendError(
-            f"rlweights runs on Keras' TensorFlow backend, but KERAS_BACKEND is {backend!r}; "
-            f"unset it or set KERAS_BACKEND=tensorflow"
+            f"agents run on Keras' TensorFlow backend, but KERAS_BACKEND is {backend!r}, on which only rules "
+            f"run; {install}unset it or set KERAS_BACKEND=tensorflow"
         )
 
 

@@ -17,8 +17,8 @@ def test_keras_with_another_backend(tmp_path):
     code, output, error = process("cartpole", folder=tmp_path, KERAS_BACKEND="jax")
     assert (code, output) == (2, "")
     assert error == (
-        "error: rlweights runs on Keras' TensorFlow backend, but KERAS_BACKEND is 'jax'; "
-        "unset it or set KERAS_BACKEND=tensorflow\n"
+        "error: agents run on Keras' TensorFlow backend, but KERAS_BACKEND is 'jax', on which only rules "
+        "run; unset it or set KERAS_BACKEND=tensorflow\n"
     )
     assert not list(tmp_path.iterdir())
 

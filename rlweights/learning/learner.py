@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rlweights.learning import shuffling
 from rlweights.learning.algorithms import Algorithm, at
 from rlweights.learning.batch import Batch, Minibatch
 from rlweights.learning.distributions import Distribution, bounded
@@ -17,7 +18,6 @@ from rlweights.learning.normalization import RewardScaling
 from rlweights.learning.returns import generalized_advantages
 from rlweights.learning.rule_signals import RuleSignals
 from rlweights.learning.samples import ActionBounds, sample_scalars
-from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.diagnostics import update_to_weight_ratio
 from rlweights.weights.optimizer import InterventionOptimizer
@@ -188,7 +188,7 @@ class Learner:
             sums = sums | {name: tf.where(stopped, sums[name], 0.0) for name in _OF_THE_LAST_EPOCH}
             if minibatches > 1:
                 counter = tf.cast(self.iteration.value, tf.int32) * epochs + number
-                order = prng.permutation(minibatches * size, self.seed, "shuffle", counter)
+                order = shuffling.permutation(minibatches * size, self.seed, "shuffle", counter)
                 shuffled = tf.nest.map_structure(lambda x: tf.gather(x, order), samples)
 
             def minibatch(i: Scalar, stopped: Scalar, sums: dict[str, Scalar]) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from rlweights.weights.backend import as_written
+from rlweights.weights import backend
 from rlweights.weights.keras_internals import layers_of, set_compiled_optimizer
 from rlweights.weights.optimizer import InterventionOptimizer
 
@@ -46,32 +46,50 @@ def attach(model: Any) -> None:
         model: A Keras model that is compiled with an `InterventionOptimizer`, or holds several.
 
     Raises:
-        ValueError: If it holds none.
+        ValueError: If it holds none, or on JAX one that is not `model.optimizer`.
     """
-    for each in _demanded(model).values():
+    optimizers = _demanded(model).values()
+    if backend.THREADS_STATE and (others := set(optimizers) - set(_inside(model.optimizer))):
+        raise ValueError(
+            f"{others.pop().name} is not `model.optimizer`: on JAX Keras' training carries the state of that "
+            f"one alone, so a model with several optimizers needs a loop of your own there"
+        )
+    for each in optimizers:
         each.attached = True
     if getattr(model.train_step, "puts_live_weights_in", False):
         return
     step, make = model.train_step, model.make_train_function
 
-    @as_written
-    def train_step(*args: Any, **kwargs: Any) -> Any:
-        inside = optimizers_of(model).values()
-        for each in inside:
+    def enter() -> None:
+        for each in optimizers_of(model).values():
             each.enter_step()
-        try:
-            return step(*args, **kwargs)
-        finally:
-            for each in inside:
-                each.leave_step()
+
+    def leave() -> None:
+        for each in optimizers_of(model).values():
+            each.leave_step()
 
     def make_train_function(force: bool = False) -> Any:
         if force or model.train_function is None:
             make(force)
-            model.train_function = _guarded(model, model.train_function)
+            model.train_function = backend.guarded_steps(model, model.train_function, before, after, leave)
         return model.train_function
 
-    train_step.puts_live_weights_in = True  # pyright: ignore[reportFunctionMemberAccess]
+    def before() -> list[Callable[[], Any]]:
+        build_early(model)
+        due: list[Callable[[], Any]] = []
+        for each in optimizers_of(model).values():
+            if each.holds:
+                due.append(each.release)
+            if each.needs_beginning:  # noise of single gradients, which needs no iteration
+                due.append(each.begin_iteration)
+        return due
+
+    def after() -> list[Callable[[], Any]]:
+        found = optimizers_of(model).values()
+        return [each.stop_if_nonfinite for each in found if each.on_nonfinite == "raise"]
+
+    train_step: Any = backend.around_step(model, step, enter, leave)
+    train_step.puts_live_weights_in = True
     model.train_step, model.make_train_function = train_step, make_train_function
     model.make_train_function(force=True)  # what was traced before knows nothing of this
 
@@ -131,25 +149,3 @@ def build_early(model: Any) -> None:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built and all(layer.built for layer in layers_of(model)):
         optimizer.build(model.trainable_variables)
-
-
-def _guarded(model: Any, function: Callable) -> Callable:
-    """Guards what Python can see of a training step: that it begins with its own weights, and ends clean."""
-
-    def train_function(*args: Any, **kwargs: Any) -> Any:
-        build_early(model)
-        optimizers = optimizers_of(model).values()
-        for each in optimizers:
-            each.release()
-            each.begin_where_nobody_does()
-        try:
-            logs = function(*args, **kwargs)
-            for each in optimizers:
-                each.stop_if_nonfinite()
-            return logs
-        except BaseException:  # an interrupt, too: a graph may have ended between two of its writes
-            for each in optimizers:
-                each.leave_step()
-            raise
-
-    return train_function

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import BRANCHES_WRITE
 from rlweights.weights.keras_internals import present_values
 
 
@@ -49,3 +50,25 @@ def only_if(condition: Scalar, act: Callable[[], Any]) -> None:
     values = ops.cond(condition, taken, left)
     for variable, value in zip(scope.written.values(), values, strict=True):
         variable.assign(value)
+
+
+def either(condition: Scalar, act: Callable[[], Any], otherwise: Callable[[], Any]) -> None:
+    """Acts in one of two ways, either of which may go through an inner optimizer.
+
+    On TensorFlow optimizers write past the scope in which Keras only notes what is written, but may do so in
+    a branch; on JAX it is the other way round.
+
+    Args:
+        condition: Scalar boolean tensor.
+        act: Reads and writes Keras variables, if the condition holds.
+        otherwise: Likewise, if it does not.
+    """
+    if BRANCHES_WRITE:
+        ops.cond(condition, lambda: _done(act), lambda: _done(otherwise))
+    else:
+        only_if(condition, act)
+        only_if(ops.logical_not(condition), otherwise)
+
+
+def _done(act: Callable[[], Any]) -> None:
+    act()

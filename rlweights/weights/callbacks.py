@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from rlweights.weights import diagnostics
 from rlweights.weights.attachment import attach, build_early, optimizers_of
@@ -48,7 +48,9 @@ class WeightMonitor(keras.callbacks.Callback):
     Examples:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(InterventionOptimizer(keras.optimizers.SGD(), []), "mse")
-        >>> history = model.fit(tf.ones([4, 2]), tf.ones([4, 1]), verbose=0, callbacks=[WeightMonitor()])
+        >>> history = model.fit(
+        ...     keras.ops.ones([4, 2]), keras.ops.ones([4, 1]), verbose=0, callbacks=[WeightMonitor()]
+        ... )
         >>> [name.rpartition("/")[2] for name in history.history]
         ['loss', 'norm', 'rms', 'max']
     """
@@ -101,7 +103,7 @@ class WeightMonitor(keras.callbacks.Callback):
             measured |= {f"{prefix}/{metric}": value for metric, value in optimizer.metrics().items()}
         if logs is not None:
             measured |= _measured(self.model, self.per_layer)
-            logs.update({name: float(value) for name, value in measured.items()})
+            logs.update({name: float(ops.convert_to_numpy(value)) for name, value in measured.items()})
         for optimizer in judged:
             optimizer.hold()
 
@@ -176,7 +178,7 @@ def _dormant_scores(model: Any, wanted: set[str], probe: Any) -> dict[str, Any]:
         model(probe, training=False)
     if missing := sorted(wanted - outputs.keys()):
         raise ValueError(f"the probe does not pass through {', '.join(missing)}")
-    return {name: diagnostics.dormant_scores(tf.concat(outputs[name], axis=0)) for name in wanted}
+    return {name: diagnostics.dormant_scores(ops.concatenate(outputs[name])) for name in wanted}
 
 
 @contextlib.contextmanager
@@ -187,7 +189,7 @@ def _recording(layers: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
     def recorder(path: str, call: Callable) -> Callable:
         def record(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            outputs.setdefault(path, []).append(tf.reshape(output, [-1, output.shape[-1]]))
+            outputs.setdefault(path, []).append(ops.reshape(output, [-1, output.shape[-1]]))
             return output
 
         return record

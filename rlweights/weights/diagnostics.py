@@ -9,7 +9,8 @@ compile with XLA; of those that need singular values see `singular_values`.
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
+import keras
+from keras import ops
 
 from rlweights.weights.arrays import Tensor
 
@@ -18,7 +19,7 @@ from rlweights.weights.arrays import Tensor
 
 def weight_norm(weights: Any) -> Any:
     """Returns ‖w‖₂; 0 if there are none."""
-    return tf.norm(_flat(weights))
+    return _norm(_flat(weights))
 
 
 def weight_rms(weights: Any) -> Any:
@@ -27,12 +28,12 @@ def weight_rms(weights: Any) -> Any:
     Reference: Juliani and Ash, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
     2024, https://arxiv.org/abs/2405.19153 ("weight magnitude").
     """
-    return tf.sqrt(masked_mean(tf.square(_flat(weights))))
+    return ops.sqrt(masked_mean(ops.square(_flat(weights))))
 
 
 def weight_max(weights: Any) -> Any:
     """Returns max |w|; 0 if there are none."""
-    return tf.reduce_max(tf.concat([[0.0], tf.abs(_flat(weights))], axis=0))
+    return ops.max(ops.concatenate([ops.zeros([1]), ops.abs(_flat(weights))]))
 
 
 def distance_from_init(weights: Any, initial: Any) -> Any:
@@ -41,7 +42,7 @@ def distance_from_init(weights: Any, initial: Any) -> Any:
     Reference: Kumar, Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
     Regularization", 2023, https://arxiv.org/abs/2308.11958.
     """
-    return tf.sqrt(masked_mean(tf.math.squared_difference(_flat(weights), _flat(initial))))
+    return ops.sqrt(masked_mean(ops.square(_flat(weights) - _flat(initial))))
 
 
 def clipped_share(weights: Any, bound: Tensor) -> Any:
@@ -71,16 +72,10 @@ def saturated_share(weights: Any, bound: Tensor, tolerance: float = 1e-6) -> Any
 # Updates --------------------------------------------------------------------------------------------
 
 
-def global_norm(gradients: Any) -> Any:
-    """Returns √(Σ ‖g‖²) over a nest of gradients; None is no gradient, and none at all have norm 0."""
-    present = [tf.cast(g, tf.float32) for g in tf.nest.flatten(gradients) if g is not None]
-    return tf.linalg.global_norm(present) if present else tf.zeros([])
-
-
 def update_to_weight_ratio(before: Any, after: Any) -> Any:
     """Returns ‖after - before‖ / ‖before‖ of weights; 0 if `before` is zero."""
     before, after = _flat(before), _flat(after)
-    return tf.math.divide_no_nan(tf.norm(after - before), tf.norm(before))
+    return ops.divide_no_nan(_norm(after - before), _norm(before))
 
 
 # Hidden units ---------------------------------------------------------------------------------------
@@ -101,7 +96,7 @@ def dormant_scores(activations: Tensor) -> Any:
     Reference: Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", 2023,
     https://arxiv.org/abs/2302.12902, as in the authors' code, which has the 1e-9.
     """
-    magnitude = _mean_over_samples(tf.abs(_samples(activations)))
+    magnitude = _mean_over_samples(ops.abs(_samples(activations)))
     return magnitude / (masked_mean(magnitude) + 1e-9)
 
 
@@ -130,9 +125,9 @@ def dead_units(activations: Tensor, activation: str = "relu") -> Any:
     """
     h = _samples(activations)
     if activation == "relu":
-        return masked_mean(_float(tf.reduce_all(h == 0.0, axis=0)))
-    variance = _mean_over_samples(tf.square(h - _mean_over_samples(h)))
-    return masked_mean(_float(tf.sqrt(variance) < 1e-3))
+        return masked_mean(_float(ops.all(ops.equal(h, 0.0), axis=0)))
+    variance = _mean_over_samples(ops.square(h - _mean_over_samples(h)))
+    return masked_mean(_float(ops.sqrt(variance) < 1e-3))
 
 
 def saturated_units(activations: Tensor, threshold: float = 0.99) -> Any:
@@ -142,7 +137,7 @@ def saturated_units(activations: Tensor, threshold: float = 0.99) -> Any:
 
     Reference: Juliani and Ash (see `weight_rms`), the dead units of its code for tanh.
     """
-    return masked_mean(_float(tf.abs(_samples(activations)) > threshold))
+    return masked_mean(_float(ops.abs(_samples(activations)) > threshold))
 
 
 # Ranks of features ----------------------------------------------------------------------------------
@@ -157,7 +152,7 @@ def singular_values(features: Tensor) -> Any:
     Keep this out of XLA programs, where a CPU takes 43 s for [2048, 64] against 2.4 ms in a plain graph.
     Several ranks of the same features in one graph share one decomposition.
     """
-    return tf.linalg.svd(_samples(features), compute_uv=False)
+    return ops.svd(_samples(features), compute_uv=False)
 
 
 def effective_rank(features: Tensor) -> Any:
@@ -167,9 +162,10 @@ def effective_rank(features: Tensor) -> Any:
     definition 2.1.
     """
     sigma = singular_values(features)
-    total = tf.reduce_sum(sigma)
-    p = tf.math.divide_no_nan(sigma, total)
-    return tf.where(total > 0.0, tf.exp(-tf.reduce_sum(tf.math.xlogy(p, p))), 0.0)
+    total = ops.sum(sigma)
+    p = ops.divide_no_nan(sigma, total)
+    entropy = -ops.sum(p * ops.log(ops.where(p > 0.0, p, 1.0)))
+    return ops.where(total > 0.0, ops.exp(entropy), 0.0)
 
 
 def srank(features: Tensor, delta: float = 0.01) -> Any:
@@ -187,7 +183,7 @@ def approximate_rank(features: Tensor, delta: float = 0.01) -> Any:
     Reference: Yang et al., "Harnessing Structures for Value-Based Planning and Reinforcement Learning",
     2020, https://arxiv.org/abs/1909.12255, section 2.
     """
-    return _smallest_prefix(tf.square(singular_values(features)), 1.0 - delta)
+    return _smallest_prefix(ops.square(singular_values(features)), 1.0 - delta)
 
 
 def feature_rank(features: Tensor, epsilon: float = 0.01) -> Any:
@@ -196,8 +192,8 @@ def feature_rank(features: Tensor, epsilon: float = 0.01) -> Any:
     Reference: Lyle, Rowland and Dabney, "Understanding and Preventing Capacity Loss in Reinforcement
     Learning", 2022, https://arxiv.org/abs/2204.09560, eqs. 4 and 5.
     """
-    scale = tf.sqrt(_float(tf.shape(_samples(features))[0]))
-    return tf.reduce_sum(_float(singular_values(features) > epsilon * scale))
+    scale = ops.sqrt(_float(ops.shape(_samples(features))[0]))
+    return ops.sum(_float(singular_values(features) > epsilon * scale))
 
 
 def stable_rank_fro(features: Tensor) -> Any:
@@ -206,8 +202,8 @@ def stable_rank_fro(features: Tensor) -> Any:
     Reference: Rudelson and Vershynin, "Sampling from Large Matrices: An Approach through Geometric
     Functional Analysis", 2007, https://arxiv.org/abs/math/0503442.
     """
-    squares = tf.square(singular_values(features))
-    return tf.math.divide_no_nan(tf.reduce_sum(squares), weight_max(squares))
+    squares = ops.square(singular_values(features))
+    return ops.divide_no_nan(ops.sum(squares), weight_max(squares))
 
 
 # Policies and values --------------------------------------------------------------------------------
@@ -218,43 +214,47 @@ def masked_mean(x: Tensor, mask: Tensor | None = None) -> Any:
 
     Entries that do not count may even be NaN.
     """
-    x = tf.convert_to_tensor(x)
+    x = ops.convert_to_tensor(x)
     if mask is None:
-        return tf.reduce_sum(x) / tf.cast(tf.maximum(tf.size(x), 1), x.dtype)
-    counts = tf.cast(mask, tf.bool)
-    size = tf.math.count_nonzero(counts, dtype=tf.int32)
-    return tf.reduce_sum(tf.where(counts, x, 0.0)) / tf.cast(tf.maximum(size, 1), x.dtype)
+        return ops.sum(x) / ops.cast(ops.maximum(ops.size(x), 1), x.dtype)
+    counts = ops.cast(mask, "bool")
+    size = ops.sum(ops.cast(counts, "int32"))
+    return ops.sum(ops.where(counts, x, 0.0)) / ops.cast(ops.maximum(size, 1), x.dtype)
 
 
 def _float(x: Tensor) -> Tensor:
-    return tf.cast(x, tf.float32)
+    return ops.cast(x, "float32")
 
 
 def _flat(weights: Any) -> Tensor:
     """All weights of a nest in one float32 vector."""
-    parts = [tf.reshape(_float(w), [-1]) for w in tf.nest.flatten(weights)]
-    return tf.concat(parts, axis=0) if parts else tf.zeros([0])
+    parts = [ops.reshape(_float(w), [-1]) for w in keras.tree.flatten(weights)]
+    return ops.concatenate(parts) if parts else ops.zeros([0])
+
+
+def _norm(vector: Tensor) -> Tensor:
+    return ops.sqrt(ops.sum(ops.square(vector)))
 
 
 def _within(weights: Any, bound: Tensor, test: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Applies a test of (|w|, bound) to each weight tensor; one float32 vector of 0 and 1."""
     bound = _float(bound)
-    return _flat([test(tf.abs(_float(w)), bound) for w in tf.nest.flatten(weights)])
+    return _flat([test(ops.abs(_float(w)), bound) for w in keras.tree.flatten(weights)])
 
 
 def _samples(activations: Tensor) -> Tensor:
     """[..., U] -> float32 [samples, U]."""
     activations = _float(activations)
-    return tf.reshape(activations, [-1, activations.shape[-1]])
+    return ops.reshape(activations, [-1, activations.shape[-1]])
 
 
 def _mean_over_samples(h: Tensor) -> Tensor:
     """[samples, U] -> [U]; 0 without samples."""
-    return tf.reduce_sum(h, axis=0) / _float(tf.maximum(tf.shape(h)[0], 1))
+    return ops.sum(h, axis=0) / _float(ops.maximum(ops.shape(h)[0], 1))
 
 
 def _smallest_prefix(descending: Tensor, share: float) -> Tensor:
     """The smallest number of leading entries that sum to `share` of the total; 0 if that is 0."""
-    sums = tf.cumsum(descending)
+    sums = ops.cumsum(descending)
     total = weight_max(sums)
-    return tf.where(total > 0.0, tf.reduce_sum(_float(sums < share * total)) + 1.0, 0.0)
+    return ops.where(total > 0.0, ops.sum(_float(sums < share * total)) + 1.0, 0.0)

@@ -34,11 +34,11 @@ class Exchange:
             raise RuntimeError("other values are in these weights already; take them out first")
         chosen = [v for v in variables if id(v) in values]
         # Both are read before anything is written: a value may be computed from the weights.
-        own = [v.numpy().copy() for v in chosen]
-        put = [np.array(values[id(v)]) for v in chosen]
+        own = [_array(v) for v in chosen]
+        put = [_array(values[id(v)]) for v in chosen]
         for variable, value in zip(chosen, put, strict=True):
             variable.assign(value)
-        self._waiting = [(v, a, v.numpy().copy()) for v, a in zip(chosen, own, strict=True)]
+        self._waiting = [(v, a, _array(v)) for v, a in zip(chosen, own, strict=True)]
 
     def take_out(self) -> bool:
         """Puts the weights' own values in again.
@@ -49,7 +49,7 @@ class Exchange:
         untouched = True
         waiting, self._waiting = self._waiting, []
         for variable, own, put in waiting:
-            now = variable.numpy()
+            now = _array(variable)
             same = (now == put) | ((now != now) & (put != put))
             untouched &= bool(np.all(same))
             variable.assign(np.where(same, own, now))
@@ -65,7 +65,12 @@ class Exchange:
 
     def resume(self, variables: Sequence[Variable], own: Sequence[Array]) -> None:
         """Takes the present values of weights, from a file, for what was put in, and `own` for what waits."""
-        self._waiting = [(v, np.asarray(a), v.numpy().copy()) for v, a in zip(variables, own, strict=True)]
+        self._waiting = [(v, np.asarray(a), _array(v)) for v, a in zip(variables, own, strict=True)]
+
+
+def _array(value: Any) -> Array:
+    """The present value on the host, as a copy."""
+    return np.array(ops.convert_to_numpy(value))
 
 
 class Exchanging:

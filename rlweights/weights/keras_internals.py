@@ -77,6 +77,25 @@ def global_seed() -> int | None:
     return get_random_seed()
 
 
+def in_stateless_scope() -> bool:
+    """Returns whether variables are written in mind only, as in the steps of Keras on JAX."""
+    from keras.src.backend.common.stateless_scope import in_stateless_scope as inside
+
+    return inside()
+
+
+def is_initialized(variable: Any) -> bool:
+    """Returns whether a variable has a value, of its own or in the present `StatelessScope`."""
+    return variable._value is not None or id(variable) in present_values()
+
+
+def put_state_in(model: Any, state: Sequence[Any]) -> None:
+    """Puts the state of a training step into a model's variables; JAX only."""
+    names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+    model._jax_state, model._jax_state_synced = dict(zip(names, state, strict=True)), False
+    model.jax_state_sync()
+
+
 def present_values() -> dict[int, Any]:
     """Returns the values that variables have in the present `StatelessScope`, by identity; empty outside."""
     from keras.src.backend.common.stateless_scope import get_stateless_scope

@@ -7,6 +7,7 @@ from keras import ops
 
 from rlweights.errors import TrainingStopped
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.branches import either
 
 CHOICES = (None, "skip", "raise")
 
@@ -37,10 +38,7 @@ def guarded(step: Callable[[], Any], gradients: Sequence[Tensor | None], skipped
     def skip() -> None:
         skipped.assign_add(1)
 
-    def take() -> None:
-        step()
-
-    ops.cond(all_finite(gradients), take, skip)
+    either(all_finite(gradients), step, skip)
 
 
 def stop_training(skipped: Variable) -> None:
@@ -49,7 +47,7 @@ def stop_training(skipped: Variable) -> None:
     Raises:
         TrainingStopped: If there was one. The weights are those before it.
     """
-    if int(skipped.value.numpy()) > 0:
+    if int(ops.convert_to_numpy(skipped)) > 0:
         skipped.assign(0)
         raise TrainingStopped(
             "the gradients of a step are not finite; the weights are those before it. Look for NaN or "

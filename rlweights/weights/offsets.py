@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import has_value, ops
 from rlweights.weights.interventions.base import Intervention
 
 _UNITS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
@@ -40,7 +40,7 @@ class Offsets:
         copy = owner.add_variable_from_reference
         self.clean = tuple(copy(v, name="clean") for v in self.variables)
         for variable, clean in zip(self.variables, self.clean, strict=True):
-            clean.assign(variable)
+            clean.assign(ops.copy(variable))
         self._offsets = {
             placement: tuple(copy(v, name=placement) for v in self.variables)
             for placement in ("during_iteration", "during_gradient")
@@ -50,7 +50,7 @@ class Offsets:
     @property
     def active(self) -> bool:
         """Whether an iteration is under way, and weights may not be clean; outside of graphs only."""
-        return bool(self._active.value.numpy())
+        return has_value(self._active) and bool(ops.convert_to_numpy(self._active))
 
     def begin(self, step: Scalar, prepare: Callable[[], None]) -> None:
         """Begins an iteration, in the graph; the weights are clean until `put_back`.
@@ -77,7 +77,10 @@ class Offsets:
 
     def clean_values(self) -> list[Tensor]:
         """Returns the clean values of `variables`, whether clean or live ones are in them."""
-        return [ops.where(self._is_live(i), clean, self.variables[i]) for i, clean in enumerate(self.clean)]
+        return [
+            ops.where(self._is_live(i), ops.copy(clean), ops.copy(self.variables[i]))
+            for i, clean in enumerate(self.clean)
+        ]
 
     def restore(self) -> None:
         """Puts the clean weights in."""
@@ -87,13 +90,13 @@ class Offsets:
     def keep(self) -> None:
         """Takes the present weights for the clean ones."""
         for variable, clean in zip(self.variables, self.clean, strict=True):
-            clean.assign(variable)
+            clean.assign(ops.copy(variable))  # on JAX the two would be one buffer otherwise
 
     def draw(self, placement: str, step: Scalar) -> None:
         """Draws the offsets of a placement anew, if it has any; the weights must be clean."""
         if placement not in self._offsets:
             return
-        total = {id(v): ops.zeros_like(v) for v in self.variables}
+        total = {id(v): ops.zeros(v.shape, v.dtype) for v in self.variables}
         for rule in [each for each in self._rules if each.placement == placement]:
             for variable, offset in rule.offsets(step):
                 total[id(variable)] += offset
@@ -107,14 +110,14 @@ class Offsets:
         """
         for i, (variable, clean) in enumerate(zip(self.variables, self.clean, strict=True)):
             # Where no iteration is under way, what is undone must not be there in the first place.
-            variable.assign(ops.where(self._active, clean + self._offset(i), variable))
+            variable.assign(ops.where(ops.copy(self._active), clean + self._offset(i), ops.copy(variable)))
 
     def _offset(self, i: int) -> Tensor:
-        first, *others = (offsets[i] for offsets in self._offsets.values())
+        first, *others = (ops.copy(offsets[i]) for offsets in self._offsets.values())
         for each in others:
             # The branch keeps TensorFlow from merging this sum and the next one into a sum of three, whose
             # order it chooses anew in each process: the last bits of live weights would be other ones.
-            first = ops.where(self._active, first + each, ops.zeros_like(first))
+            first = ops.where(ops.copy(self._active), first + each, ops.zeros(first.shape, first.dtype))
         return first
 
     def _is_live(self, i: int) -> Tensor:

@@ -5,12 +5,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import ops
 
 from rlweights.weights import backend, composition, keras_internals, nonfinite, replicas
 from rlweights.weights.arrays import Tensor, Variable
-from rlweights.weights.backend import as_written
+from rlweights.weights.backend import ops, rewrites_weights
 from rlweights.weights.branches import only_if
 from rlweights.weights.delegation import DelegatingOptimizer, refuse_inner
 from rlweights.weights.exchange import Exchange, Exchanging
@@ -22,8 +20,6 @@ from rlweights.weights.offsets import Offsets
 from rlweights.weights.slots import Slots
 
 _OWN_VALUE = "own_value_"
-
-
 _BETWEEN_BEGIN_AND_END = ("during_iteration", "after_iteration")
 
 
@@ -137,7 +133,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         for name, initial in self.extra_feedback.items():
             self.feedback.bind(Feedback(name, initial))
         if self.on_nonfinite is not None:
-            self._skipped = self.add_variable(shape=(), dtype="int64", name="skipped_updates")
+            self._skipped = self.add_variable(shape=(), dtype="int", name="skipped_updates")
         self.anatomy = Anatomy(variables)
         self.kept = Slots(self.inner)
         """What the inner optimizer keeps of each weight."""
@@ -174,11 +170,13 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
                 "`gradient_accumulation_steps`, and outside of strategies of several replicas"
             )
         gradient = self._gradients.get(id(variable))
-        return ops.zeros_like(variable) if gradient is None else ops.convert_to_tensor(gradient)
+        return (
+            ops.zeros(variable.shape, variable.dtype) if gradient is None else ops.convert_to_tensor(gradient)
+        )
 
     # One optimizer step ---------------------------------------------------------------------------
 
-    @as_written
+    @rewrites_weights
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
         """Restores clean weights, steps, applies the "after_step" rules, and puts the offsets back."""
         if not self.built:
@@ -199,7 +197,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
             self._step(grads, trainable_variables)
             return
         nonfinite.guarded(lambda: self._step(grads, trainable_variables), grads, self._skipped)
-        if tf.executing_eagerly():
+        if backend.runs_at_once():
             self.stop_if_nonfinite()
 
     def stop_if_nonfinite(self) -> None:
@@ -241,6 +239,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     def _placed(self, placement: str) -> list[Intervention]:
         return [rule for rule in self.interventions if rule.placement == placement]
 
+    @rewrites_weights
     def enter_step(self) -> None:
         """Puts the live weights in, in the graph, at the beginning of an attached model's step."""
         if self.built:
@@ -249,6 +248,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
             self._offsets.keep()
             self._offsets.put_back()
 
+    @rewrites_weights
     def leave_step(self) -> None:
         """Puts the clean weights in, in the graph, at the end of an attached model's step."""
         if self.built:
@@ -289,7 +289,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     def _under_way(self) -> bool:
         return self.built and self._offsets.active
 
-    @as_written
+    @rewrites_weights
     def begin_iteration(self) -> None:
         """Begins an iteration: rules adapt, and the undone ones draw their offsets.
 
@@ -312,11 +312,12 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         if not self.attached:
             self._offsets.put_back()
 
-    def begin_where_nobody_does(self) -> None:
-        """Begins with an attached model's first step what needs no iteration: noise of single gradients."""
-        if not self._began and all(r.placement not in _BETWEEN_BEGIN_AND_END for r in self.interventions):
-            self.begin_iteration()
+    @property
+    def needs_beginning(self) -> bool:
+        """Whether the next step must begin an iteration: nobody did, and no rule asks that somebody does."""
+        return not self._began and all(r.placement not in _BETWEEN_BEGIN_AND_END for r in self.interventions)
 
+    @rewrites_weights
     def abandon_iteration(self) -> None:
         """Ends an iteration that was interrupted: the weights are clean, and no rule acts; not in a graph."""
         self.release()
@@ -324,7 +325,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         if self._under_way:
             self._offsets.end()
 
-    @as_written
+    @rewrites_weights
     def end_iteration(self) -> None:
         """Ends an iteration: the weights are clean again, and the "after_iteration" rules act on them."""
         self.release()
@@ -337,10 +338,12 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
             rule.apply(step)
         self._offsets.keep()
 
+    @rewrites_weights
     def restore_clean(self) -> None:
         """Puts the clean weights in, for a look at them in the graph; `put_back` ends the look."""
         self._offsets.restore()
 
+    @rewrites_weights
     def put_back(self) -> None:
         """Puts the live weights in again: the clean ones plus the same offsets, nothing is redrawn.
 

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor
+from rlweights.weights.backend import ops
 
 _BITS = 31
 """Bits of a float32 that is not negative, which as an integer has the order of the number."""

@@ -165,7 +165,7 @@ BROKEN = {
     Branching: "it does not hold that the rule works in a graph",
     LateState: "the iteration is traced 2 times in a graph, and not once",
     HiddenState: "a loaded model goes on differently: some state is not saved",
-    OffTheGPU: "off_the_gpu_count is int32, which programs on a GPU do not find in its memory: take int64",
+    OffTheGPU: "off_the_gpu_count is int32, which programs on a GPU do not find in its memory: take 'int'",
     NotFinite: "the metric 'not_finite/bad' is nan in eager mode",
     Unannounced: r"`observe` returns \['surprise'\], and `metric_names` are \[\]",
     Silent: r"`observe` returns \[\], and `metric_names` are \['promised'\]",

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 import rlweights as rw
+from rlweights.testing import check_replicas
 from rlweights.weights.keras_internals import trainable_variables
+from weights.interventions.test_all_rules import EXAMPLES
 
 DEVICES = 3
 X, Y = (np.random.default_rng(0).normal(size=(24, k)).astype("float32") for k in (3, 2))
@@ -121,6 +123,8 @@ def main(folder: Path) -> None:
             ends = [[v.numpy() for v in trainable_variables(each.optimizer)] for each in (model, loaded)]
             results["loaded"] = max(float(np.max(np.abs(a - b))) for a, b in zip(*ends, strict=True))
             results["refused"] = refusals(strategy)
+    for (make, feedback), *_ in EXAMPLES.values():
+        check_replicas(make(), feedback)
     (folder / "results.json").write_text(json.dumps(results))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rlweights as rw
-from rlweights.weights.branches import only_if
+from rlweights.weights.branches import either, only_if
 from support.keras_models import MODES, assert_same, data, in_mode, small_model, state, train_step, weights
 
 
@@ -25,6 +25,16 @@ def test_a_branch_writes_if_its_condition_holds(mode):
         run(keras.ops.convert_to_tensor(on))
     assert float(first) == 3.0
     np.testing.assert_array_equal(second.numpy(), [106.0, 112.0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_of_two_branches_writes(mode):
+    number = keras.Variable(1.0)
+    add, double = lambda: number.assign_add(1.0), lambda: number.assign(2.0 * number)
+    run = in_mode(lambda on: either(on, add, double), mode)
+    for on in (True, True, False):
+        run(keras.ops.convert_to_tensor(on))
+    assert float(number) == 6.0
 
 
 # Gradient accumulation ------------------------------------------------------------------------------

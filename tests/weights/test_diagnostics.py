@@ -29,7 +29,6 @@ def test_a_nest_of_weights_is_one_long_vector():
 def test_low_precision_weights_are_measured_in_float32():
     weights = tf.cast(tf.fill([4096], 300.0), tf.float16)
     assert value(diagnostics.weight_norm(weights)) == 300.0 * 64  # In float16 the squares overflow.
-    assert value(diagnostics.global_norm([weights])) == 300.0 * 64
 
 
 def test_distance_from_init():
@@ -55,16 +54,6 @@ def test_each_weight_may_have_its_own_bound():
 
 
 # Updates --------------------------------------------------------------------------------------------
-
-
-def test_global_norm():
-    gradients = {"a": f32([[2.0], [3.0]]), "b": [None, f32(6.0)]}
-    assert value(diagnostics.global_norm(gradients)) == 7.0
-
-
-def test_global_norm_of_sparse_gradients():
-    sparse = tf.IndexedSlices(tf.constant([[3.0, 0.0]]), tf.constant([2]), tf.constant([5, 2]))
-    assert value(diagnostics.global_norm([sparse, tf.constant(4.0)])) == 5.0
 
 
 def test_update_to_weight_ratio():
@@ -202,8 +191,6 @@ NO_ROWS, ZEROS = np.zeros((0, 3), np.float32), np.zeros((8, 3), np.float32)
         (diagnostics.distance_from_init, (NO_ROWS, NO_ROWS), 0.0),
         (diagnostics.clipped_share, ([], 1.0), 0.0),
         (diagnostics.saturated_share, (NO_ROWS, 1.0), 0.0),
-        (diagnostics.global_norm, ([],), 0.0),
-        (diagnostics.global_norm, ([None, None],), 0.0),
         (diagnostics.update_to_weight_ratio, (ZEROS, ZEROS), 0.0),
         (diagnostics.dormant_share, (ZEROS,), 1.0),
         (diagnostics.dormant_share, (NO_ROWS,), 1.0),
@@ -229,7 +216,6 @@ def everything(h, other):
         "distance": diagnostics.distance_from_init(h, other),
         "clipped": diagnostics.clipped_share(h, 0.9),
         "saturated": diagnostics.saturated_share(h, 0.9),
-        "global": diagnostics.global_norm([h, None, other]),
         "ratio": diagnostics.update_to_weight_ratio(h, other),
         "scores": diagnostics.dormant_scores(h),
         "dormant": diagnostics.dormant_share(h, 0.98),

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
-from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.branches import only_if
 from rlweights.weights.interventions.configuration import Configured, snake_case
 from rlweights.weights.interventions.context import Context
@@ -205,7 +205,7 @@ class Intervention(Configured, Context):
         for value in self._arguments.values():
             if isinstance(value, Feedback):
                 owner.feedback.bind(value)
-        self._applications = self.add_variable("applications", dtype="int64", initial=0)
+        self._applications = self.add_variable("applications", dtype="int", initial=0)
         self.build(self.variables)
         if self.undone and self.due(ops.zeros([], "int32")) is not None:
             raise ValueError(
@@ -345,7 +345,7 @@ class Intervention(Configured, Context):
         norm = ops.sqrt(ops.sum(ops.square(old)))
         self.metrics["relative_change"].assign(change / ops.maximum(norm, 1e-12))
         for name, value in self.observe(before, after, step).items():
-            self.metrics[name].assign(ops.cast(value, "float32"))
+            self.metrics[name].assign(ops.copy(ops.cast(value, "float32")))
 
 
 def _values(variables: Sequence[Any]) -> list[Any]:

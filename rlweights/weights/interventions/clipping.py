@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 
 UNITS = ("fan_in", "init", "absolute")

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.interventions.schedules import strength
 
@@ -49,8 +48,8 @@ class Context:
             shape: Its shape, unless `like` is given.
             like: A weight whose shape and dtype to take.
             initial: Number or array of the initial value.
-            dtype: Its dtype; float32 if None and no `like`. Integers are int64: TensorFlow keeps int32 in the
-                memory of the host, where programs on a GPU do not find it.
+            dtype: Its dtype; float32 if None and no `like`. Integers are "int", which is int64 on
+                TensorFlow: it keeps int32 in the memory of the host, where programs on a GPU do not find it.
         """
         if self._owner is None:
             raise RuntimeError(f"{self.name}: `add_variable` may only be called in `build`.")
@@ -59,7 +58,8 @@ class Context:
             name = f"{like.path.replace('/', '_')}_{name}"
         return self._owner.add_variable(
             shape=shape,
-            initializer=lambda shape, dtype: ops.broadcast_to(ops.cast(initial, dtype), shape),
+            # A copy: on some backends it would be a view of a weight, and change with it.
+            initializer=lambda shape, dtype: ops.copy(ops.broadcast_to(ops.cast(initial, dtype), shape)),
             dtype=dtype or "float32",
             name=f"{self.name}_{name}",
         )

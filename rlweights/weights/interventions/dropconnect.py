@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.selection import kernels
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import ops
 
 from rlweights.weights.arrays import Scalar
+from rlweights.weights.backend import ops
 
 
 @keras.saving.register_keras_serializable(package="rlweights")
@@ -70,7 +69,7 @@ class FeedbackBoard(Mapping):
         if source.name not in self._variables:
             self._variables[source.name] = self._add_variable(
                 shape=source.initial.shape,
-                initializer=lambda shape, dtype: ops.cast(source.initial, dtype),
+                initializer=lambda shape, dtype: ops.cast(np.copy(source.initial), dtype),
                 dtype="float32",
                 name=f"feedback_{source.name.replace('/', '.')}",  # Keras allows no slash in a name
             )
@@ -87,7 +86,7 @@ class FeedbackBoard(Mapping):
 
     def __setitem__(self, name: str, value: Any) -> None:
         variable = self._variables[self._known(name)]
-        if not tf.is_tensor(value):
+        if not ops.is_tensor(value):
             value = np.asarray(value, np.float32)
         if tuple(value.shape) != tuple(variable.shape):
             raise ValueError(

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.interventions.feedback import Feedback
 

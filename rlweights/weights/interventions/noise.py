@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 
 
@@ -144,7 +143,7 @@ class AdaptiveNoise(Intervention):
         distance, target = self.distance(step), self.target(step)
         grown, shrunk = self.stddev * self.coefficient, self.stddev / self.coefficient
         adapted = ops.where(distance <= target, grown, shrunk)
-        self.stddev.assign(ops.where(ops.isnan(distance), self.stddev, adapted))
+        self.stddev.assign(ops.where(ops.isnan(distance), ops.copy(self.stddev), adapted))
 
     def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns stddev times a fresh draw."""

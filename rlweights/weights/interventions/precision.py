@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.selection import kernels
 

@@ -5,9 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.ranking import largest, largest_in_groups, largest_of_all
 from rlweights.weights.selection import kernels
@@ -157,13 +156,14 @@ class Pruning(Intervention):
 
     def update(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns the weight with zeros where the mask has none."""
-        return ops.where(self.mask(weight), weight, ops.zeros_like(weight))
+        return ops.where(self.mask(weight), ops.copy(weight), ops.zeros(weight.shape, weight.dtype))
 
     def update_slot(self, weight: Variable, slot: Variable, step: Scalar) -> Tensor | None:
         """Returns the optimizer slot as it began where the weight is held."""
         if tuple(slot.shape) != tuple(weight.shape):
             return None
-        return ops.where(self.mask(weight), slot, ops.full_like(slot, self._owner.kept.beginning(slot)))
+        beginning = ops.full(slot.shape, self._owner.kept.beginning(slot), slot.dtype)
+        return ops.where(self.mask(weight), ops.copy(slot), beginning)
 
     def mask(self, weight: Variable) -> Tensor:
         """Returns which entries are kept, bool [...]."""

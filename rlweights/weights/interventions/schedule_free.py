@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import Intervention
 
 
@@ -57,7 +56,7 @@ class ScheduleFree(Intervention):
             # In float32 whatever the weights are in: small steps towards them would be rounded away.
             name = f"{v.path.replace('/', '_')}_average"
             self._averages[id(v)] = self.add_variable(name, shape=v.shape, initial=v)
-        self._steps = self.add_variable("steps", dtype="int64", initial=0)
+        self._steps = self.add_variable("steps", dtype="int", initial=0)
         self._largest = self.add_variable("largest_rate")
         self._total = self.add_variable("total")
 

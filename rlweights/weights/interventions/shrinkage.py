@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import KERNELS_AND_BIASES, Intervention
 
 TARGETS = ("zero", "initial", "fresh")
@@ -98,7 +97,7 @@ class Shrinkage(Intervention):
 
     def _target(self, weight: Variable, step: Scalar) -> Tensor:
         if self.towards == "zero":
-            return ops.zeros_like(weight)
+            return ops.zeros(weight.shape, weight.dtype)
         if self.towards == "initial":
             return self._kept(self._initial, weight)
         return self._fresh(weight, step, "target")

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
 from rlweights.weights import prng
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import ops
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.selection import kernels
 
