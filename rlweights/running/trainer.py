@@ -147,9 +147,9 @@ class Trainer:
                 seconds, stopped = time.monotonic() - started, self._callbacks.stopped
                 return Outcome(folder, None, self.env_steps, seconds, stopped=stopped)
             first = self.env_steps
-            told = trackers.opened(self.agent, folder)
+            told = trackers.Trackers(self.agent, folder, self.console.message)
             kept = (first or -1) if resume else None  # what starts over has no step 0 yet
-            records = stack.enter_context(Records(folder, resume_step=kept, trackers=told))
+            records = stack.enter_context(Records(folder, resume_step=kept, tracker=told))
             self._introduce(records)
             self._alarms = Alarms(folder, self.agent, first if resume else -1, self._say)
             try:

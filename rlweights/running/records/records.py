@@ -5,7 +5,7 @@ they survive a power failure too.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rlweights.errors import RecordsError
 from rlweights.running import files
 from rlweights.running.records.csv_file import CsvFile
 from rlweights.running.records.event_file import EventFile
-from rlweights.running.records.trackers import Tracker, tell
+from rlweights.running.records.trackers import Tracker
 from rlweights.weights.arrays import Array
 
 BUCKETS = 30
@@ -38,18 +38,16 @@ class Records:
     Args:
         folder: The run folder. It must exist.
         resume_step: The step from which a resumed run goes on. Records beyond it are removed.
-        trackers: Where else scalars go; closed with the records. What was told there stays there.
+        tracker: Where else scalars go; closed with the records. What was told there stays there.
 
     Raises:
         RecordsError: Here and in every method, if the disk is full, or the folder is read-only or has
             vanished. Nothing can be recorded after that, but the records before it are intact.
     """
 
-    def __init__(
-        self, folder: str | Path, *, resume_step: int | None = None, trackers: Sequence[Tracker] = ()
-    ):
+    def __init__(self, folder: str | Path, *, resume_step: int | None = None, tracker: Tracker | None = None):
         self.folder = Path(folder)
-        self._trackers = trackers
+        self._tracker = tracker
         self._failure: RecordsError | None = None
         used = [*self.folder.glob(CsvFile.NAME), *self.folder.glob("events.out.tfevents.*")]
         if used and resume_step is None:
@@ -61,8 +59,8 @@ class Records:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-        for each in self._trackers:
-            each.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
         """Records scalars at an environment step.
@@ -77,7 +75,8 @@ class Records:
         kept = {tag: float(value) for tag, value in scalars.items() if value is not None and value == value}
         if step < self._table.newest:
             self.rewind(step - 1)
-        tell(self._trackers, step, kept)
+        if self._tracker is not None:
+            self._tracker.scalars(step, kept)
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in kept.items()]
         self.summary(Summary(value=values), step)
         with self._explained(self._table.path):

@@ -4,11 +4,12 @@ import importlib
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlweights.running.config.messages import missing, refusal
+from rlweights.errors import ConfigError
+from rlweights.running.config.messages import first_line, missing, refusal
 from rlweights.running.config.schema import Agent
 from rlweights.running.records.layout import hyperparameters
 
@@ -118,17 +119,46 @@ def check(agent: Agent, source: str) -> None:
             raise refusal(source, "logging.trackers", agent.logging.trackers, missing(name, name)) from None
 
 
-def opened(agent: Agent, folder: Path) -> list[Tracker]:
-    """Begins or goes on with what an agent file asks for; nothing is imported if that is nothing."""
-    settings = hyperparameters(agent.model_dump(by_alias=True))
-    return [TRACKERS[name](folder, settings) for name in agent.logging.trackers]
+class Trackers:
+    """All that an agent file asks for; one that fails later is said once, and told no more: the run goes on.
 
+    Args:
+        agent: The configuration. Nothing is imported if it asks for nothing.
+        folder: The run folder.
+        say: Shows one line.
 
-def tell(trackers: Sequence[Tracker], step: int, scalars: Mapping[str, float]) -> None:
-    """Passes on what is finite."""
-    finite = {tag: value for tag, value in scalars.items() if math.isfinite(value)}
-    for each in trackers:
-        each.scalars(step, finite)
+    Raises:
+        ConfigError: If one cannot be begun: it was asked for.
+    """
+
+    def __init__(self, agent: Agent, folder: Path, say: Callable[[str], Any]):
+        self._say = say
+        self._open: dict[str, Tracker] = {}
+        settings = hyperparameters(agent.model_dump(by_alias=True))
+        for name in agent.logging.trackers:
+            try:
+                self._open[name] = TRACKERS[name](folder, settings)
+            except Exception as error:  # no account, no network, no room: whatever it raises
+                self.close()
+                raise ConfigError(f"{folder}: logging.trackers: {name}: {first_line(error)}") from error
+
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Passes on what is finite."""
+        finite = {tag: value for tag, value in scalars.items() if math.isfinite(value)}
+        for name, each in list(self._open.items()):
+            self._tried(name, lambda each=each: each.scalars(step, finite))
+
+    def close(self) -> None:
+        """Ends the sessions."""
+        for name, each in list(self._open.items()):
+            self._tried(name, each.close)
+
+    def _tried(self, name: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            del self._open[name]
+            self._say(f"{name} is told no more: {first_line(error)}")
 
 
 def _name(folder: Path) -> str:

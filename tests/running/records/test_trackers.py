@@ -31,15 +31,43 @@ class Heard:
         self.closed = True
 
 
-def test_what_is_recorded_is_told_if_it_is_finite_and_a_rewind_ends_nothing(tmp_path):
+def trackers_of(monkeypatch, tmp_path, **made):
+    """Trackers that are made by functions, and what is said of them."""
+    said = []
+    agent = agent_file.load(agent_file.find("cartpole"), [f"logging.trackers={list(made)}"])
+    monkeypatch.setattr(
+        trackers, "TRACKERS", {name: lambda *_, make=make: make() for name, make in made.items()}
+    )
+    return trackers.Trackers(agent, tmp_path, said.append), said
+
+
+def test_what_is_recorded_is_told_if_it_is_finite_and_a_rewind_ends_nothing(tmp_path, monkeypatch):
     heard = Heard()
-    with Records(tmp_path, trackers=[heard]) as records:
+    tracker, _ = trackers_of(monkeypatch, tmp_path, wandb=lambda: heard)
+    with Records(tmp_path, tracker=tracker) as records:
         records.write(1, {"a": 1.0, "b": float("nan"), "c": None, "d": float("inf")})
         records.rewind(0)
         records.write(1, {"a": 2.0})
         assert not heard.closed
     assert heard.told == [(1, {"a": 1.0}), (1, {"a": 2.0})]
     assert heard.closed
+
+
+def test_one_that_fails_later_is_said_once_and_the_others_go_on(tmp_path, monkeypatch):
+    def failing(*_):
+        raise OSError("no network\nat all")
+
+    bad, good = Heard(), Heard()
+    tracker, said = trackers_of(monkeypatch, tmp_path, mlflow=lambda: bad, wandb=lambda: good)
+    bad.scalars = failing
+    for step in (1, 2):
+        tracker.scalars(step, {"a": 1.0})
+    tracker.close()
+    assert said == ["mlflow is told no more: no network"]
+    assert [step for step, _ in good.told] == [1, 2]
+    assert (bad.closed, good.closed) == (False, True)
+    with pytest.raises(ConfigError, match=r"logging\.trackers: wandb: no network$"):
+        trackers_of(monkeypatch, tmp_path, wandb=failing)
 
 
 def test_nothing_is_loaded_unless_asked_for():
@@ -61,6 +89,7 @@ def test_what_is_not_installed_is_refused_before_anything_is_written(tmp_path, m
 
 def test_a_whole_run_in_mlflow(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="needs rlweights[mlflow]")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     outcome = Recipe("cartpole_plain", [*SMALL, 'logging.trackers=["mlflow"]']).begin(
         tmp_path / "runs", quiet=True
@@ -80,19 +109,33 @@ def test_a_whole_run_in_mlflow(tmp_path, monkeypatch):
 def test_a_whole_run_in_weights_and_biases(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs rlweights[wandb]")
     from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]
-    from wandb.sdk.internal.datastore import DataStore  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     outcome = Recipe("cartpole_plain", [*SMALL, 'logging.trackers=["wandb"]']).begin(tmp_path, quiet=True)
     (file,) = outcome.folder.glob("wandb/offline-run-*/*.wandb")
-    store, steps = DataStore(), []
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    steps = []
+    for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
         steps += [int(items["env_steps"])] if "train/loss" in items else []
     assert steps == [256, 512]
+
+
+def log_records(data: bytes):
+    """The records of a file in LevelDB's log format, behind a header of seven bytes of its own."""
+    place, whole = 7, b""
+    while place + 7 <= len(data):
+        left = 32_768 - place % 32_768
+        if left < 7:
+            place += left
+            continue
+        size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        whole += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield whole
+            whole = b""
 
 
 def test_each_tracker_is_told_by_the_words_of_its_own(tmp_path, monkeypatch):
