@@ -55,7 +55,9 @@ class Masks:
         """Returns gradients of weights, in their order, with zeros for the held entries."""
         if not self._rules:
             return list(gradients)
-        pairs = zip(weights, gradients, strict=True)
+        # In a branch TensorFlow wants all of them to be of the branch, also those of which nothing is held.
+        local = [None if g is None else ops.copy(ops.convert_to_tensor(g)) for g in gradients]
+        pairs = zip(weights, local, strict=True)
         return [None if g is None else self.free(w, g) for w, g in pairs]
 
     def values(self, weights: Sequence[Variable]) -> dict[int, Tensor]:

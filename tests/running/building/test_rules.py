@@ -1,9 +1,12 @@
 """Rules and their strengths from the tables of an agent file."""
 
+import tomllib
+
 import keras
 import pytest
 
 from rlweights.running.building.rules import strength_of
+from rlweights.weights import gallery
 from rlweights.weights.interventions import RULES, Feedback
 from rlweights.weights.interventions.schedules import OverBudget
 from support.assemblies import assembled, refused, selected
@@ -14,6 +17,14 @@ PATHS = ", ".join(f"{layer}/{kind}" for layer in LAYERS for kind in ("kernel", "
 
 
 # Rules --------------------------------------------------------------------------------------------
+
+
+def test_every_rule_of_the_catalogue_may_stand_in_an_agent_file():
+    for name in RULES:
+        (table,) = tomllib.loads(gallery.Card(name).toml)["interventions"]
+        (rule,) = assembled(rules=[table]).rules
+        assert type(rule) is RULES[name]
+        assert rule.selected()
 
 
 @pytest.mark.parametrize(
