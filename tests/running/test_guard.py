@@ -169,14 +169,14 @@ def test_a_glitch_is_gone_back_from(tmp_path):
     GlitchyEnv.plan("reward", [9 * STEPS + 5])
     computer.train(folder, said=said, guard={"on_nonfinite": "rollback"})
     GlitchyEnv.plan()
-    (line,) = said
+    (line,) = [each for each in said if "alarm: " not in each]
     assert line.startswith(
         f"not finite at step {10 * STEPS}: {GLITCHY}: environment 0 of 2 returned the reward"
     )
     assert line.endswith(f"; back to step {8 * STEPS}, attempt 1")
     assert newest(folder)[2]["attempt"] == 1
     rows = (folder / "progress.csv").read_text().splitlines()[1:]
-    assert [int(row.partition(",")[0]) for row in rows] == [STEPS * i for i in range(1, 15)]
+    assert [int(row.partition(",")[0]) for row in rows] == [STEPS * i for i in range(15)]
     series = read_scalars(folder)
     assert [step for step, _ in series["train/loss"]] == [STEPS * i for i in range(1, 15)]
     assert not any(value for _, value in series["update/skipped"])

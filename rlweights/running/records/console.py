@@ -200,7 +200,7 @@ class Console:
         if not self._quiet:
             self._terminal.print()
         for name, value in facts.items():
-            self._labeled(f"{name:<{LABEL - 1}} {value}", "bold" if name == "reached" else "")
+            self._labeled(f"{name:<{LABEL - 1}} {value}", "bold" if name == "reached" else "", whole=True)
 
     def close(self) -> None:
         """Removes the bar."""
@@ -290,10 +290,13 @@ class Console:
     def _line(self, text: str, style: str = "") -> None:
         self._terminal.print(text, style=style, soft_wrap=True, markup=False)
 
-    def _labeled(self, line: str, style: str = "") -> None:
-        """Shows a line that begins with a label; a terminal breaks it between words, below its text."""
+    def _labeled(self, line: str, style: str = "", whole: bool = False) -> None:
+        """Shows a line that begins with a label; a terminal breaks it between words, below its text.
+
+        One that stays whole, whatever its length, can be copied: it may be a command.
+        """
         lines = [line[LABEL:]]
-        if self._terminal.is_terminal:
+        if self._terminal.is_terminal and not whole:
             room = max(20, self._terminal.width - LABEL)
             broken = textwrap.wrap(line[LABEL:], room, break_long_words=False, break_on_hyphens=False)
             lines = broken or lines

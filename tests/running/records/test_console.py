@@ -150,7 +150,8 @@ def test_labeled_lines_break_between_words_below_their_text():
     file = io.StringIO()
     console = Console(TOTAL, file=file, **TERMINAL)
     console.start([f"rules        {'clipping (bound 3.0, unit fan_in) on ' * 3}".rstrip()])
-    console.close()
+    console.summary({"resume": f"python -m rlweights.train --resume {'runs/' * 20}"})
+    assert f"--resume {'runs/' * 20}\n" in file.getvalue(), "a command can be copied"
     first, second = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).splitlines()[:2]
     assert first.startswith("rules        clipping")
     assert second.startswith(" " * 13 + "fan_in)")
