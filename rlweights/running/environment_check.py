@@ -248,7 +248,7 @@ def _judge_rewards(agent: Agent, found: RandomTrial, add: Add) -> None:
         add(
             "reward_constant",
             "note",
-            f"every step pays {rewards[0]:g}, and episodes are equally long: random actions see no difference",
+            f"every step pays {rewards[0]:g}, and episodes are equally long: random play sees no more",
             confused="a goal that ends episodes and is far away",
         )
     if agent.environment.normalize_rewards:
