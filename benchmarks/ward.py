@@ -4,8 +4,8 @@
 
 Each disease is a change of a healthy agent, on CartPole, Acrobot and Pendulum where it applies. Prints how
 often the first finding is the planted one, how often it is among the first three, and every run that was
-judged otherwise. Healthy agents are on the ward, too: any finding of theirs that is no note is false. Runs that
-are there already are judged again, not trained again.
+judged otherwise. Healthy agents are on the ward, too: any finding of theirs that is no note is false. Runs
+that are there already are judged again, not trained again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ configure()
 from rlweights.experiments.workers import Processes, Trial
 from rlweights.running.diagnosis.judgement import diagnose
 
-WRAPPERS = Path(__file__).with_name("ward_wrappers.py")
+WRAPPERS = Path(__file__).parent / "wrappers" / "sick.py"
 
 BASES = {
     "CartPole": ("cartpole_plain", ("budget.total_timesteps=50_000",)),
