@@ -183,6 +183,7 @@ def _actions_outside(run: RunRecord) -> Sign | None:
     "cause",
     "gamma = {gamma:g} looks {horizon:.0f} steps ahead, and an episode has {length:.0f}",
     causes=("gamma is too small for the task",),
+    alone=True,
     advice=lambda agent: ["algorithm.gamma=0.99"],
 )
 def _horizon_short(run: RunRecord) -> Sign | None:
@@ -197,6 +198,7 @@ def _horizon_short(run: RunRecord) -> Sign | None:
     "cause",
     "the entropy bonus of {bonus:g} keeps the policy random: its entropy is {share:.0%} of the largest",
     causes=("ent_coef is too large",),
+    alone=True,
     advice=lambda agent: [f"algorithm.ent_coef={advice.number(min(0.01, advice.entropy_bonus(agent) / 10))}"],
 )
 def _entropy_bonus_rules(run: RunRecord) -> Sign | None:
@@ -217,6 +219,7 @@ def _entropy_bonus_rules(run: RunRecord) -> Sign | None:
     "cause",
     "target_kl = {limit:g} ends each update after {share:.0%} of its steps",
     causes=("target_kl is too small",),
+    alone=True,
     advice=lambda agent: ["algorithm.target_kl=0.03"],
     chart="stability",
 )
