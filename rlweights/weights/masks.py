@@ -56,16 +56,15 @@ class Masks:
         if not self._rules:
             return list(gradients)
         # In a branch TensorFlow wants all of them to be of the branch, also those of which nothing is held.
-        local = [None if g is None else ops.copy(ops.convert_to_tensor(g)) for g in gradients]
-        pairs = zip(weights, local, strict=True)
-        return [None if g is None else self.free(w, g) for w, g in pairs]
+        pairs = zip(weights, gradients, strict=True)
+        return [None if g is None else self.free(w, g) if self.of(w) else ops.copy(g) for w, g in pairs]
 
     def values(self, weights: Sequence[Variable]) -> dict[int, Tensor]:
-        """Returns the present values of those weights of which entries are held, by identity."""
-        return {id(w): ops.copy(w) for w in weights if self.of(w)}
+        """Returns the present values of those weights of which entries are held there, by identity."""
+        return {id(w): ops.copy(w) for w in weights if any(anchor is None for _, anchor in self.of(w))}
 
     def hold(self, weights: Sequence[Variable], before: Mapping[int, Tensor]) -> None:
         """Puts held entries back, after a step that began with the values `before`."""
         for weight in weights:
-            if id(weight) in before:
-                weight.assign(self.held(weight, ops.copy(weight), before[id(weight)]))
+            if self.of(weight):
+                weight.assign(self.held(weight, ops.copy(weight), before.get(id(weight))))

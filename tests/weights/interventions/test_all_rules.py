@@ -44,8 +44,7 @@ EXAMPLES = {
         (lambda: rw.Recycling(0.6, every=2, units={"hidden": "head"}, placement="after_step"), SCORES),
     ],
     "pruning": [
-        (lambda: rw.Pruning(0.5, end=3, every=2, scope="global"), {}),
-        (lambda: rw.Pruning(0.6, initial=0.6, regrowth=0.5, end=9, every=1), {}),
+        (lambda: rw.Pruning(0.6, initial=0.6, regrowth=0.5, end=9, every=2, scope="global"), {}),
     ],
     "averaging": [
         (lambda: rw.Averaging(0.9), {}),

@@ -91,6 +91,7 @@ EVERYTHING = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:the norm of projection does not survive")
 @pytest.mark.parametrize("order", [1, -1])
 def test_nothing_brings_back_what_is_held(order):
     """Other rules, before or after it, weight decay, moments: whatever writes weights."""
