@@ -56,6 +56,9 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
 FAR = 2
 """A budget is far below the agent's own where the own one is more than so many times as large."""
 
+ENOUGH = 10
+"""Episodes of an evaluation from which it says something of the greedy policy."""
+
 APART = 0.2
 """Sampled actions count as better than greedy ones from this part of the larger return on."""
 
@@ -123,6 +126,8 @@ def _better_sampled(agent: Agent, outcome: Outcome) -> float | None:
     """The mean return of training, whose actions are sampled, where it is far above the greedy one's."""
     sampled = outcome.sampled
     if not agent.evaluation.deterministic or sampled is None or outcome.evaluation is None:
+        return None
+    if len(outcome.evaluation.returns) < ENOUGH:
         return None
     greedy = outcome.evaluation.mean
     return sampled if sampled - greedy > APART * max(abs(sampled), abs(greedy)) else None

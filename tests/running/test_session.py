@@ -139,7 +139,7 @@ def test_a_folder_in_use_is_refused_and_not_touched(tmp_path, capsys):
 
 
 def outcome_of(mean: float, sampled: float | None, steps: int = 1_000) -> Outcome:
-    evaluation = Result(np.full(4, mean), np.full(4, 10))
+    evaluation = Result(np.full(20, mean), np.full(20, 10))
     return Outcome(Path("r"), evaluation, steps, 5.0, made=steps, finished=True, sampled=sampled)
 
 
