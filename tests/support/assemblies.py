@@ -7,6 +7,7 @@ import pytest
 from rlweights.errors import ConfigError
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
+from rlweights.running.config.messages import Setting
 
 SMALL = {
     "environment": {"id": "CartPole-v1", "num_envs": 2},
@@ -16,7 +17,8 @@ SMALL = {
 
 
 def assembled(*overrides: str, folder: Path | None = None, rules=()) -> Assembly:
-    agent = agent_file.parse({**SMALL, "interventions": list(rules)}, "my.toml", overrides)
+    settings = [Setting(each, "") for each in overrides]  # nobody has typed them: keys name them in errors
+    agent = agent_file.parse({**SMALL, "interventions": list(rules)}, "my.toml", settings)
     return Assembly(agent, "my.toml", folder)
 
 
