@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from rlweights.weights import backend
 from rlweights.weights.arrays import Scalar
+from rlweights.weights.backend import ops
 from rlweights.weights.callbacks import WeightMonitor
 from rlweights.weights.interventions.base import Intervention
 from rlweights.weights.optimizer import InterventionOptimizer
@@ -178,7 +178,8 @@ class _Trial:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             loss = share * ops.mean(ops.square(self.model(self.inputs) - _TARGETS))
-        self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        gradients: Any = tape.gradient(loss, [v.value for v in variables])  # pyright: ignore[reportCallIssue]
+        self.optimizer.apply(gradients, variables)
         return 1
 
 

@@ -25,7 +25,7 @@ if NAME == "tensorflow":
     as_written = rewrites_weights = tf.autograph.experimental.do_not_convert
     """Decorates what is plain Python in every mode: AutoGraph would read it differently in a graph."""
 elif NAME == "torch":
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     rewrites_weights = torch.no_grad()
     """Decorates what rewrites weights, as it is written, and is no part of what gradients are taken of."""

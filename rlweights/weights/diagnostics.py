@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
 from rlweights.weights.arrays import Tensor
+from rlweights.weights.backend import ops
 
 # Weights --------------------------------------------------------------------------------------------
 

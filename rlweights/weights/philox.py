@@ -8,12 +8,14 @@ backend computes with unsigned ones.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
-from keras import ops
 
 from rlweights.weights.arrays import Tensor
 
+ops: Any = keras.ops
 _FACTORS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _SCRAMBLE = (0x3EC8F720, 0x02461E29)

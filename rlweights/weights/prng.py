@@ -12,10 +12,8 @@ numbers under XLA than outside of it.
 import zlib
 from collections.abc import Sequence
 
-from keras import ops
-
 from rlweights.weights.arrays import Scalar, Tensor
-from rlweights.weights.backend import random_words
+from rlweights.weights.backend import ops, random_words
 
 
 def words(shape: Sequence[int], seed: Scalar, stream: str, counter: Scalar) -> Tensor:

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -59,7 +59,7 @@ class Configured:
         return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Configured":
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Makes the rule that `get_config` described."""
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
