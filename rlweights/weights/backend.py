@@ -93,6 +93,12 @@ def has_value(variable: Variable) -> bool:
     return NAME != "tensorflow" or bool(variable.value.is_initialized())
 
 
+def entries(gradient: Tensor) -> Tensor:
+    """Returns the entries of a gradient: all, or those of the rows that an embedding has looked up."""
+    sparse = NAME == "tensorflow" and isinstance(gradient, tf.IndexedSlices)
+    return gradient.values if sparse else gradient
+
+
 def address(variable: Variable) -> int | None:
     """Returns where the value of a variable lies in memory; None on TensorFlow, where none share one."""
     if NAME == "torch":

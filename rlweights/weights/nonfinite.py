@@ -7,6 +7,7 @@ from keras import ops
 
 from rlweights.errors import TrainingStopped
 from rlweights.weights.arrays import Scalar, Tensor, Variable
+from rlweights.weights.backend import entries
 from rlweights.weights.branches import either
 
 CHOICES = (None, "skip", "raise")
@@ -25,7 +26,7 @@ def refuse(choice: str | None) -> None:
 def all_finite(gradients: Sequence[Tensor | None]) -> Scalar:
     """Returns whether every entry of all gradients is finite; None is no gradient."""
     # What is not finite makes the sum not finite, and so might an overflow: each entry is asked.
-    dense = [getattr(each, "values", each) for each in gradients if each is not None]
+    dense = [entries(each) for each in gradients if each is not None]
     return ops.all(ops.stack([ops.all(ops.isfinite(each)) for each in dense])) if dense else True
 
 
