@@ -99,6 +99,7 @@ def places(chosen: str, folder: Path) -> tuple[bool, str]:
 def draws(chosen: str, folder: Path) -> tuple[bool, str]:
     import tensorflow as tf
 
+    from rlweights.learning.shuffling import permutation
     from rlweights.weights import prng
 
     def drawn(where: str) -> list[np.ndarray]:
@@ -106,7 +107,7 @@ def draws(chosen: str, folder: Path) -> tuple[bool, str]:
             uniform = prng.uniform([100_000], 1, "stream", 2)
             return [
                 each.numpy()
-                for each in (uniform, prng.permutation(1_000, 1, "x", 2), prng.normal([100_000], 1, "y", 2))
+                for each in (uniform, permutation(1_000, 1, "x", 2), prng.normal([100_000], 1, "y", 2))
             ]
 
     here, there = drawn("/CPU:0"), drawn(f"/{chosen[:3].upper()}:0")

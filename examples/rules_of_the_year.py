@@ -26,10 +26,11 @@ class FrobeniusIsometry(rw.Intervention):
 
     def update(self, weight, step):
         """Returns the isometry."""
-        x = weight / (ops.norm(weight) + 1e-6)
+        x = ops.reshape(weight, (-1, weight.shape[-1]))
+        x = x / (ops.norm(x) + 1e-6)
         for _ in range(self.rounds):  # Newton and Schulz
             x = 1.5 * x - ops.matmul(x, ops.matmul(ops.transpose(x), 0.5 * x))
-        return x
+        return ops.reshape(x, weight.shape)
 
 
 class IsometryDecay(rw.Intervention):
@@ -46,9 +47,9 @@ class IsometryDecay(rw.Intervention):
 
     def delta(self, weight, step):
         """Returns the way towards W' W = 1."""
-        gram = ops.matmul(ops.transpose(weight), weight)
-        away = ops.matmul(weight, gram - ops.eye(weight.shape[-1], dtype=weight.dtype))
-        return -ops.cast(self.rate(step), weight.dtype) * away
+        x = ops.reshape(weight, (-1, weight.shape[-1]))
+        away = ops.matmul(x, ops.matmul(ops.transpose(x), x) - ops.eye(weight.shape[-1], dtype=weight.dtype))
+        return -ops.cast(self.rate(step), weight.dtype) * ops.reshape(away, weight.shape)
 
 
 class CautiousDecay(rw.Intervention):

@@ -24,7 +24,7 @@ with tempfile.TemporaryDirectory() as runs:  # a run of your own would stay: rec
     steps, returns = history["rollout/ep_rew_mean"]
     for step, mean in zip(steps[::5], returns[::5], strict=True):
         print(f"{step:7,} steps: mean return {mean:6.1f}")
-    largest = history["weights/policy/hidden_1/max"].values
+    largest = history["weights/policy/hidden_1/max"].values[1:]  # the first point is before training
     assert largest.max() <= history["weights/policy/hidden_1/bound"].values[-1] == 2.5 / 8
 
     # Whole episodes in the real environment, then single actions in one of your own.

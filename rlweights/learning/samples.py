@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rlweights.learning.batch import Batch
-from rlweights.learning.distributions import Categorical, Distribution, Gaussian
+from rlweights.learning.distributions import Distribution
 from rlweights.weights.arrays import Array, Scalar, Tensor
 from rlweights.weights.diagnostics import masked_mean
 
@@ -56,11 +56,11 @@ def sample_scalars(
         "rollout/reward_outlier": tf.reduce_max(magnitudes) * nonzero / tf.reduce_sum(magnitudes),
         "rollout/truncated_share": tf.reduce_sum(batch.truncated) / ended,
     }
-    if isinstance(distribution, Categorical):
+    if distribution.max_entropy is not None and not distribution.action_shape:
         actions, counts = tf.reshape(batch.actions, [-1]), tf.reshape(valid, [-1])
         taken = tf.math.unsorted_segment_sum(counts, actions, distribution.parameter_size)
         scalars["rollout/action_top_share"] = tf.reduce_max(taken) / size
-    if isinstance(distribution, Gaussian) and bounds is not None:
+    if bounds is not None:
         outside = tf.cast((batch.actions < bounds.low) | (batch.actions > bounds.high), tf.float32)
         scalars["rollout/action_clipped_share"] = masked_mean(tf.reduce_mean(outside, axis=-1), valid)
     if features:

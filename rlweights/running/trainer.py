@@ -151,7 +151,7 @@ class Trainer:
             kept = (first or -1) if resume else None  # what starts over has no step 0 yet
             records = stack.enter_context(Records(folder, resume_step=kept, tracker=told))
             self._introduce(records)
-            self._alarms = Alarms(folder, self.agent, first if resume else -1, self._say)
+            self._alarms = Alarms(folder, self.agent, first if resume else -1, self.console.remark)
             try:
                 self._set_out()
                 if not self._train(records):

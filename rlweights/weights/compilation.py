@@ -23,10 +23,14 @@ class TaggedScalars:
     """Scalars that leave a compiled program as one vector, while their tags stay in Python.
 
     Each tensor that crosses the border costs more than what is computed from it.
+
+    Args:
+        optional: How tags begin that may have no value.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, optional: tuple[str, ...] = ()) -> None:
         self._tags: list[str] = []
+        self._optional = optional
 
     def packed(self, scalars: Mapping[str, Any]) -> Any:
         """Returns the values of scalars as one float32 vector [K], and remembers their tags; in the trace."""
@@ -34,6 +38,9 @@ class TaggedScalars:
         return tf.stack([tf.cast(scalars[tag], tf.float32) for tag in self._tags])
 
     def unpacked(self, values: np.ndarray) -> dict[str, float]:
-        """Returns the scalars of a vector [K, ...], of which the first K entries count; NaN is no value."""
+        """Returns the scalars of a vector [K, ...], of which the first K entries count.
+
+        What begins with `optional` has no value where it is NaN, and is left out then.
+        """
         pairs = zip(self._tags, values.tolist(), strict=False)
-        return {tag: value for tag, value in pairs if value == value}
+        return {tag: x for tag, x in pairs if x == x or not tag.startswith(self._optional)}

@@ -66,7 +66,7 @@ def test_a_variation_of_an_agent_is_measured(monkeypatch, capsys):
 def test_a_variation_that_is_none_is_one_line(monkeypatch, capsys):
     learning = loaded(FOLDER / "learning.py", monkeypatch)
     assert learning.main(["cartpole", "--set", "algorithm.gama=0.9"]) == 2
-    assert re.fullmatch(r"error: \S+cartpole\.toml: algorithm\.gama.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: --set algorithm\.gama=0\.9: .*\n", capsys.readouterr().err)
     assert learning.main(["no_such_agent"]) == 2
     assert "'no_such_agent' is no agent." in capsys.readouterr().err
     with pytest.raises(SystemExit):

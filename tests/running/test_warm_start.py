@@ -46,6 +46,7 @@ def weights_of(run: Path, which: str = "latest") -> dict[str, np.ndarray]:
     return checkpoint_file.load(run / which / "weights.safetensors")[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*does not survive")
 def test_rules_and_distances_begin_at_the_new_weights(first):
     rules = [
         {"rule": "shrinkage", "rate": 0.1, "towards": "initial"},

@@ -57,7 +57,7 @@ TINY: dict[str, Any] = {
     "budget": {"total_timesteps": 14 * STEPS},
     "evaluation": {"every": 3 * STEPS, "episodes": 2, "final_episodes": 3, "film_frames": 0},
     "checkpoint": {"every": 4 * STEPS},
-    "logging": {"every": STEPS, "diagnostics_every": 3, "histograms_every": 5},
+    "logging": {"every": STEPS, "diagnostics_every": 3, "histograms_every": 5, "alarms": False},
 }
 """An agent with everything in it that has a state."""
 

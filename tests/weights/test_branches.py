@@ -46,7 +46,7 @@ def sgd(accumulates):
 
 def rules_of_all_kinds():
     return [
-        rw.Increment(lambda step: 0.01 * keras.ops.cast(step, "float32")),
+        rw.Increment(lambda step: keras.ops.multiply(keras.ops.cast(step, "float32"), 0.01)),
         rw.Noise(0.1, placement="after_step", name="kept"),
         rw.Noise(0.1, placement="during_iteration"),
         rw.Shrinkage(0.1, "initial"),

@@ -193,6 +193,7 @@ def test_a_look_in_the_graph_between_iterations_leaves_weights_that_were_set_mea
     np.testing.assert_array_equal(experiment.now(), np.ones((3, 2)))
 
 
+@pytest.mark.filterwarnings("ignore:.*does not survive")
 @pytest.mark.parametrize(("order", "largest"), [("clip first", 1.05), ("add first", 0.05)])
 def test_after_step_rules_act_in_the_order_of_the_list(order, largest):
     clip, add = Clipping(0.05, unit="absolute"), Increment(1.0)

@@ -220,6 +220,7 @@ def test_its_repr_is_the_chain_of_what_acts():
 # Metrics --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*does not survive")
 @pytest.mark.parametrize("mode", ["graph", "xla"])
 def test_metrics_are_named_by_rule_and_returned_from_the_compiled_step(mode):
     model = small_model()
@@ -309,6 +310,7 @@ def rules_of_every_placement():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*does not survive")
 def test_the_configuration_makes_an_equal_optimizer():
     optimizer = InterventionOptimizer(
         keras.optimizers.AdamW(0.02, weight_decay=0.1),
@@ -337,6 +339,7 @@ def iterate(model, optimizer, first, last):
         optimizer.end_iteration()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not survive")
 @pytest.mark.parametrize("middle", [False, True])
 def test_a_saved_and_loaded_model_continues_bit_for_bit(middle, tmp_path):
     def compiled():

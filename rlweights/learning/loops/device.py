@@ -55,7 +55,7 @@ class GraphPrograms:
         self._compile()
 
     def _compile(self) -> None:
-        self._scalars = TaggedScalars()
+        self._scalars = TaggedScalars(optional=("rollout/",))
         self._iterate = compiled(self._iterations, tf.TensorSpec([], tf.int32))
 
     @property

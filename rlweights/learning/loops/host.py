@@ -128,7 +128,7 @@ class HostPrograms:
 
         actions = spec(T, N, *distribution.action_shape, dtype=distribution.action_dtype)
         self.num_envs = num_envs
-        self._scalars = TaggedScalars()
+        self._scalars = TaggedScalars(optional=("rollout/",))
         self._numpy = NumpyPolicy(networks.policy) if NumpyPolicy.supports(networks.policy) else None
 
         def begin() -> Tensor:

@@ -110,7 +110,7 @@ class Alarms:
         if lines:
             records.text(step, "alarms", "\n".join(f"* {line}" for line in lines))
         for line in lines:
-            self._say(line)
+            self._say(f"{step:>10,}  {line}")
 
     def _table(self) -> dict[str, ScalarSeries]:
         return {

@@ -188,6 +188,11 @@ class Console:
         """Remembers why updates are skipped; the next warning shows the first reason since the last one."""
         self._reason = self._reason or reason
 
+    def remark(self, text: str) -> None:
+        """Shows one line that helps, where progress is shown."""
+        if not self._quiet:
+            self.message(text)
+
     def message(self, text: str) -> None:
         """Shows one line about something that happened."""
         self._line(text)

@@ -163,6 +163,7 @@ def test_seeds_of_rules():
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_can_be_had_from_a_file(name):
     needs = {"noise": {"stddev": 0.1}, "increment": {"amount": 0.1}, "projection": {"constraint": "max_norm"}}
+    needs["pruning"] = {"sparsity": 0.5, "end": 10}
     (rule,) = assembled(rules=[{"rule": name, **needs.get(name, {})}]).rules
     assert type(rule) is RULES[name]
 
