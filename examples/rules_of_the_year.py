@@ -63,6 +63,10 @@ class CautiousDecay(rw.Intervention):
         super().__init__(**kwargs)
         self.rate = self.strength(rate, "rate", minimum=0.0)
 
+    def build(self, variables):
+        """Optimizers that have no gradient of each step are refused at once."""
+        self.gradient(variables[0])
+
     def delta(self, weight, step):
         """Returns the decay."""
         agreeing = ops.sign(self.gradient(weight)) * ops.sign(weight) >= 0

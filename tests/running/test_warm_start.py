@@ -13,6 +13,7 @@ from rlweights.running import session
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import agent_file
 from rlweights.running.recipe import Recipe
+from rlweights.running.records.console import Console
 from rlweights.running.saving import checkpoint_file
 from rlweights.running.trainer import Trainer
 from rlweights.running.warm_start import START, WarmStart
@@ -71,7 +72,7 @@ def test_rules_and_distances_begin_at_the_new_weights(first):
     assert reach == np.abs(kernel).max()
     norm = next(x for name, x in own.items() if "policy_hidden_0_kernel_norm" in name)
     assert norm.ravel()[0] == pytest.approx(np.linalg.norm(kernel), rel=1e-6)
-    with Trainer(assembly, session._console(agent, True)) as trainer:
+    with Trainer(assembly, Console(0, quiet=True)) as trainer:
         names = [v.path for v in assembly.networks.trainable_variables]
         np.testing.assert_array_equal(trainer._initial[names.index(path)], kernel)
 

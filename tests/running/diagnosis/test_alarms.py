@@ -36,7 +36,7 @@ def train(folder, start=0, end=ROWS):
 def test_an_alarm_is_told_once_for_each_stretch_and_taken_back(tmp_path):
     said = train(tmp_path)
     assert [line.rsplit("(")[-1] for line in said].count("fallen_from_its_best)") == 1
-    assert any(line.startswith("alarm: the return has fallen from 2") for line in said)
+    assert any("  alarm: the return has fallen from 2" in line for line in said)
     rows = list(csv.DictReader((tmp_path / Alarms.NAME).read_text().splitlines()))
     states = [row["state"] for row in rows if row["symptom"] == "fallen_from_its_best"]
     assert states == ["begun", "ended"]
