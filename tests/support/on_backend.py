@@ -41,8 +41,8 @@ SETS: dict[str, Any] = {
     "between": lambda: [
         rw.Recycling(0.6),
         rw.Shrinkage(0.4, "zero", perturb=0.2, placement="after_iteration"),
-        rw.Projection("norm"),
         rw.Recycling(0.9, every=2, placement="after_step", name="often"),
+        rw.Projection("norm"),
     ],
 }
 """Every rule, and all four placements."""
@@ -125,9 +125,9 @@ def page() -> None:
 
 def main(folder: Path) -> None:
     np.savez(folder / f"{keras.backend.backend()}.npz", **everything())  # pyright: ignore[reportArgumentType]
-    battery()
     page()
     assert "tensorflow" not in sys.modules, "ring 1 needs no TensorFlow"
+    battery()  # Keras itself looks for TensorFlow when it saves a model
 
 
 if __name__ == "__main__":
