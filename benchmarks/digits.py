@@ -13,7 +13,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import permuted_digits
 
 from rlweights.backend import configure
 
@@ -96,10 +100,9 @@ def judged(model: Any, data: tuple[Any, Any]) -> float:
 def after_the_fact(name: str, model: Any, data: tuple[Any, Any]) -> float | None:
     """Returns the accuracy of a plain network on which an arm's rule acts once, without training."""
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
-    share, scope = float(name.split("_")[1]) / 100 if name.startswith("pruned") else 0.0, "layer"
     if name.startswith("pruned"):
         scope = "global" if name.endswith("global") else "layer"
-        rules: list[Any] = [rw.Pruning(share, end=0, scope=scope)]
+        rules: list[Any] = [rw.Pruning(float(name.split("_")[1]) / 100, end=0, scope=scope)]
     elif name.startswith(("bits", "signs", "clusters")):
         rules = [rule for rule in ARMS[name][1]() if rule.name != "clipping"]
     else:
@@ -120,11 +123,9 @@ def after_the_fact(name: str, model: Any, data: tuple[Any, Any]) -> float | None
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """The digits of scikit-learn, shuffled: pixels in [0, 1], and labels."""
-    from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
-
-    found = load_digits()
-    order = np.random.default_rng(0).permutation(len(found.target))  # writers come one after the other
-    return (found.data[order] / 16.0).astype(np.float32), found.target[order].astype(np.int32)
+    x, y = permuted_digits.digits()
+    order = np.random.default_rng(0).permutation(len(y))  # writers come one after the other
+    return x[order], y[order]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -142,6 +142,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def processor() -> str:
+    """The name of this machine's processor."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return name
+
+
 @contextlib.contextmanager
 def waiting(what: str, quiet: bool = False) -> Iterator[None]:
     """Shows on a terminal what takes a while, for the time of a `with` block; nothing of it stays."""

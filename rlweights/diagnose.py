@@ -3,9 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rlweights.running.diagnosis.judgement import Diagnosis
 
 
 def diagnose(
@@ -20,21 +23,21 @@ def diagnose(
 
     configure()
     from rlweights.errors import guarded
-    from rlweights.running.diagnosis.judgement import diagnose, seeds_apart
+    from rlweights.running.diagnosis.judgement import judge, seeds_apart
     from rlweights.running.diagnosis.page import write_page
     from rlweights.running.diagnosis.record import RunRecord
 
     def session() -> int:
-        found = [diagnose(run) for run in runs]
-        seeds = seeds_apart([RunRecord.of(run) for run in runs])
+        records = [RunRecord.of(run) for run in runs]
+        found = [judge(record) for record in records]
         if page is not None:
-            write_page(page, runs, found)
+            write_page(page, records, found)
         if as_json:
             typer.echo(json.dumps([each.to_json() for each in found], indent=2))
             return 0
         for each in found:
             typer.echo("\n".join(told(each)) + "\n")
-        if seeds:
+        if seeds := seeds_apart(records):
             typer.echo(seeds)
         if page is not None:
             typer.echo(f"wrote {page}")
@@ -43,7 +46,7 @@ def diagnose(
     raise typer.Exit(guarded(session))
 
 
-def told(diagnosis: Any) -> Sequence[str]:
+def told(diagnosis: "Diagnosis") -> Sequence[str]:
     """Returns the lines of a diagnosis."""
     how = "" if diagnosis.final else ": notes, no verdict, before half of the budget"
     lines = [f"{diagnosis.run}: {diagnosis.env_steps:,} steps, {diagnosis.used:.0%} of the budget{how}"]

@@ -1,7 +1,6 @@
 """Studies: what is missing of their arms and seeds is trained; a table and a picture say what came of it."""
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlweights.backend import cores
+from rlweights.backend import cores, processor
 from rlweights.errors import ConfigError
 from rlweights.experiments import tables
 from rlweights.experiments.curves import Curve, plot
@@ -216,10 +215,4 @@ def _left(seconds: float) -> str:
 
 def _machine() -> str:
     """What trained, in a few words."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} cores, TensorFlow {version('tensorflow')}"
+    return f"{processor()}, {os.cpu_count()} cores, TensorFlow {version('tensorflow')}"

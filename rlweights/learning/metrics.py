@@ -50,6 +50,16 @@ def clip_fraction(
     return masked_mean(_float(distance > clip_range), mask)
 
 
+def variance(x: Tensor, mask: Tensor | None = None) -> Scalar:
+    """Returns the mean square distance of the entries of x [...] from their mean; 0 without entries.
+
+    Args:
+        x: The entries.
+        mask: [...], 0 where an entry does not count; None: all count.
+    """
+    return masked_mean(tf.square(x - masked_mean(x, mask)), mask)
+
+
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor | None = None) -> Scalar:
     """Returns 1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant.
 
@@ -63,12 +73,9 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor | None = No
     """
     values, returns = _float(values), _float(returns)
 
-    def variance(x: Tensor) -> Scalar:
-        return masked_mean(tf.square(x - masked_mean(x, mask)), mask)
-
-    spread = variance(returns)
+    spread = variance(returns, mask)
     varies = spread > 1e-12 * masked_mean(tf.square(returns), mask)
-    return tf.where(varies, 1.0 - tf.math.divide_no_nan(variance(returns - values), spread), 0.0)
+    return tf.where(varies, 1.0 - tf.math.divide_no_nan(variance(returns - values, mask), spread), 0.0)
 
 
 def _float(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rlweights.learning.batch import Batch
 from rlweights.learning.distributions import Distribution
+from rlweights.learning.metrics import variance
 from rlweights.weights.arrays import Array, Scalar, Tensor
 from rlweights.weights.diagnostics import masked_mean
 
@@ -49,9 +50,8 @@ def sample_scalars(
     magnitudes = tf.where(valid > 0, tf.abs(batch.rewards), 0.0)
     nonzero = tf.reduce_sum(tf.cast(magnitudes > 0, tf.float32))
     ended = tf.reduce_sum(tf.maximum(batch.terminated, batch.truncated))
-    centered = returns - masked_mean(returns, valid)
     scalars = {
-        "rollout/return_std": tf.sqrt(masked_mean(centered * centered, valid)),
+        "rollout/return_std": tf.sqrt(variance(returns, valid)),
         "rollout/reward_nonzero_share": nonzero / size,
         "rollout/reward_outlier": tf.reduce_max(magnitudes) * nonzero / tf.reduce_sum(magnitudes),
         "rollout/truncated_share": tf.reduce_sum(batch.truncated) / ended,
@@ -72,8 +72,8 @@ def _feature_scalars(observations: Tensor, valid: Tensor, size: Scalar) -> dict[
     # Squares of what is far from 0 and varies little would cancel: the first observation is the origin.
     shifted = tf.where(valid[..., None] > 0, observations - observations[0, 0], 0.0)
     mean = tf.reduce_sum(shifted, axis=[0, 1]) / size
-    variance = tf.reduce_sum(shifted * shifted, axis=[0, 1]) / size - mean * mean
-    deviation = tf.sqrt(tf.maximum(variance, 0.0))
+    squares = tf.reduce_sum(shifted * shifted, axis=[0, 1]) / size
+    deviation = tf.sqrt(tf.maximum(squares - mean * mean, 0.0))
     varies = deviation > CONSTANT * tf.maximum(tf.abs(observations[0, 0]), 1e-3)
     smallest = tf.reduce_min(tf.where(varies, deviation, float("inf")))
     return {

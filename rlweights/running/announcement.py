@@ -25,7 +25,7 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     rollout, total = f"{section.num_envs} x {algorithm.n_steps} steps", agent.total_iterations
     steps, asked = total * agent.steps_per_iteration, agent.budget.total_timesteps
     rounded = "" if steps == asked else f": whole iterations of the {asked:,} asked for"
-    own = _own_steps(assembly)
+    own = own_steps(assembly)
     if own is not None and FAR * steps < own:
         rounded += f"; the agent's own budget is {own:,}"
     settings = getattr(assembly.source, "settings", "")
@@ -118,7 +118,8 @@ def _speed(outcome: Outcome) -> dict[str, str]:
     return {"speed": f"{rate.mean:,.0f} steps/s of training", "time": f"{outcome.seconds:.1f} s: {spent}"}
 
 
-def _own_steps(assembly: Assembly) -> int | None:
+def own_steps(assembly: Assembly) -> int | None:
+    """Returns the budget that an agent's settings have, where another one was asked for; None: the same."""
     return getattr(assembly.source, "own_steps", None)
 
 

@@ -14,6 +14,7 @@ from rlweights.learning.environments.conformity import Conformity, Misfit
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.diagnosis.judgement import Finding
+from rlweights.running.diagnosis.table import RANKS
 from rlweights.weights.arrays import Array
 
 STEPS = 1_000
@@ -134,8 +135,7 @@ def check(agent: Agent, make: Callable[[], gym.Env], steps: int = STEPS) -> Chec
         _judge_episodes(agent, first, add)
         _judge_observations(agent, env.observation_space, first, add)
         facts = _facts(env, first)
-    order = {"cause": 0, "note": 1}
-    return Check(facts, sorted(findings, key=lambda each: order[each.kind]))
+    return Check(facts, sorted(findings, key=lambda each: RANKS[each.kind]))
 
 
 def trial(env: gym.Env, steps: int, seed: int, actions: int) -> RandomTrial:

@@ -101,9 +101,8 @@ class Recipe:
         path = agent_file.find(str("cartpole" if agent is None else agent))
         self.agent = agent_file.load(path, self.overrides)
         own = 0
-        with contextlib.suppress(
-            ConfigError
-        ):  # a file that is one only with these changes has none of its own
+        # A file that is one only with these changes has no budget of its own.
+        with contextlib.suppress(ConfigError):
             own = agent_file.load(path).budget.total_timesteps
         self.source = agent_file.source_of(self.agent, str(path), self.overrides, own=own)
         self.folder = path.parent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlweights.backend import waiting
 from rlweights.errors import ConfigError
-from rlweights.running.announcement import header, summary
+from rlweights.running.announcement import header, own_steps, summary
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback, demand, names_of
 from rlweights.running.config import agent_file
@@ -204,11 +204,11 @@ class _Session:
             console.start([*header(trainer.assembly, trainer.evaluations, self.name, run), *begins])
             for remark in trainer.assembly.remarks():
                 console.message(remark)
+            began = provenance.provenance()
             outcome = trainer.run(run, resume)
             if resume and outcome.made:
-                provenance.write(run, provenance.provenance())
-            own = getattr(trainer.assembly.source, "own_steps", None)
-            console.summary(summary(trainer.agent, outcome, self.runs, own))
+                provenance.write(run, began)
+            console.summary(summary(trainer.agent, outcome, self.runs, own_steps(trainer.assembly)))
         return outcome
 
 

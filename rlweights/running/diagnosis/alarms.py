@@ -11,7 +11,7 @@ import numpy as np
 from rlweights.errors import RecordsError
 from rlweights.running import files
 from rlweights.running.config.schema import Agent
-from rlweights.running.diagnosis.judgement import judge
+from rlweights.running.diagnosis.judgement import is_final, shown
 from rlweights.running.diagnosis.record import RunRecord, ScalarSeries, read_table
 from rlweights.running.records.csv_file import CsvFile
 from rlweights.running.records.records import Records
@@ -94,19 +94,20 @@ class Alarms:
         if step < self._next:
             return
         self._next = self._look_after(step)
-        diagnosis = judge(RunRecord(self._agent, self._table()))
-        found = {each.symptom: each for each in diagnosis.findings if each.kind != "note"}
-        begun = [each for name, each in found.items() if name not in self._active]
+        run = RunRecord(self._agent, self._table())
+        found = {symptom.name: (symptom, sign) for symptom, sign in shown(run)[0] if symptom.kind != "note"}
+        fresh = {name: each for name, each in found.items() if name not in self._active}
+        begun = {name: (sign.since, symptom.told(sign)) for name, (symptom, sign) in fresh.items()}
         ended = sorted(self._active - found.keys())
         if begun or ended:
             self._lines += [
-                *((str(step), each.symptom, "begun", str(each.since), each.text) for each in begun),
+                *((str(step), name, "begun", str(since), text) for name, (since, text) in begun.items()),
                 *((str(step), name, "ended", "", "") for name in ended),
             ]
             self._write()
         self._active = set(found)
-        word = "alarm" if diagnosis.final else "note"
-        lines = [f"{word}: {each.text} ({each.symptom})" for each in begun]
+        word = "alarm" if is_final(run.used) else "note"
+        lines = [f"{word}: {text} ({name})" for name, (_, text) in begun.items()]
         if lines:
             records.text(step, "alarms", "\n".join(f"* {line}" for line in lines))
         for line in lines:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from rlweights.running.diagnosis import advice
-from rlweights.running.diagnosis.record import RETURN, RunRecord
-from rlweights.running.diagnosis.table import Sign, symptom
+from rlweights.running.diagnosis.record import RETURN, RunRecord, ScalarSeries
+from rlweights.running.diagnosis.table import Sign, first_of, lasting, symptom
 
 # Nothing finite, nothing to learn from ------------------------------------------------------------
 
@@ -113,8 +113,7 @@ def _reward_outlier(run: RunRecord) -> Sign | None:
     if run.agent.environment.normalize_rewards:
         return None
     series = run.series("rollout/reward_outlier")
-    since = series.since(series.values > 7.0)
-    return None if since is None else Sign(since, {"value": series.last})
+    return lasting(series, series.values > 7.0, value=series.last)
 
 
 @symptom(
@@ -125,9 +124,8 @@ def _reward_outlier(run: RunRecord) -> Sign | None:
 )
 def _rewards_large(run: RunRecord) -> Sign | None:
     series = run.series("rollout/return_std")
-    since = series.since(series.values > 100.0)
     scaled = run.agent.environment.normalize_rewards
-    return None if scaled or since is None else Sign(since, {"value": series.last})
+    return None if scaled else lasting(series, series.values > 100.0, value=series.last)
 
 
 @symptom(
@@ -138,10 +136,10 @@ def _rewards_large(run: RunRecord) -> Sign | None:
 )
 def _rewards_small(run: RunRecord) -> Sign | None:
     series = run.series("rollout/return_std")
-    since = series.since((series.values < 0.05) & (series.values > 0.0))
     rare = run.has("rollout/reward_nonzero_share") and run.series("rollout/reward_nonzero_share").last < 0.05
     scaled = run.agent.environment.normalize_rewards
-    return None if scaled or rare or since is None else Sign(since, {"value": series.last})
+    small = (series.values < 0.05) & (series.values > 0.0)
+    return None if scaled or rare else lasting(series, small, value=series.last)
 
 
 @symptom(
@@ -154,8 +152,7 @@ def _observations_of_unequal_scale(run: RunRecord) -> Sign | None:
     if run.agent.environment.normalize_observations:
         return None
     series = run.series("rollout/observation_scale")
-    since = series.since(series.values > 100.0)
-    return None if since is None else Sign(since, {"value": series.last})
+    return lasting(series, series.values > 100.0, value=series.last)
 
 
 @symptom(
@@ -207,12 +204,10 @@ def _entropy_bonus_rules(run: RunRecord) -> Sign | None:
         return None
     if run.has("train/entropy_fraction"):
         series = run.series("train/entropy_fraction")
-        since = series.since(series.values > 0.8)
-        share = series.last
-    else:
-        series = run.series("train/std")
-        since, share = series.since(series.values > 0.9 * series.values[0]), series.last / series.values[0]
-    return None if since is None else Sign(since, {"bonus": bonus, "share": share})
+        return lasting(series, series.values > 0.8, bonus=bonus, share=series.last)
+    series = run.series("train/std")
+    first = series.values[0]
+    return lasting(series, series.values > 0.9 * first, bonus=bonus, share=series.last / first)
 
 
 @symptom(
@@ -231,8 +226,7 @@ def _updates_cut_short(run: RunRecord) -> Sign | None:
     size = algorithm.batch_size or run.agent.steps_per_iteration
     steps = algorithm.n_epochs * (run.agent.steps_per_iteration // size)
     series = run.series("update/applied")
-    since = series.since(series.values < 0.5 * steps)
-    return None if since is None else Sign(since, {"limit": limit / 1.5, "share": series.last / steps})
+    return lasting(series, series.values < 0.5 * steps, limit=limit / 1.5, share=series.last / steps)
 
 
 @symptom(
@@ -246,8 +240,7 @@ def _value_clip_too_tight(run: RunRecord) -> Sign | None:
     if not isinstance(limit, float | int):
         return None
     series = run.series("rollout/return_std")
-    since = series.since(series.values > 10.0 * limit)
-    return None if since is None else Sign(since, {"limit": limit, "spread": series.last})
+    return lasting(series, series.values > 10.0 * limit, limit=limit, spread=series.last)
 
 
 @symptom(
@@ -274,11 +267,10 @@ def _rollouts_short(run: RunRecord) -> Sign | None:
     chart="interventions",
 )
 def _bound_too_tight(run: RunRecord) -> Sign | None:
-    for tag, series in run.matching(r"intervention/[^/]+/saturated", 8).items():
-        since = series.since(series.values > 0.5)
-        if since is not None:
-            return Sign(since, {"share": series.last, "rule": tag.split("/")[1]})
-    return None
+    return first_of(
+        lasting(series, series.values > 0.5, share=series.last, rule=tag.split("/")[1])
+        for tag, series in run.matching(r"intervention/[^/]+/saturated", 8).items()
+    )
 
 
 @symptom(
@@ -292,13 +284,11 @@ def _bound_too_tight(run: RunRecord) -> Sign | None:
     chart="interventions",
 )
 def _noise_too_strong(run: RunRecord) -> Sign | None:
-    for tag in run.matching(r"intervention/[^/]+/stddev", 8):
-        rule = tag.split("/")[1]
+    def told(rule: str) -> Sign | None:
         change = run.series(f"intervention/{rule}/relative_change")
-        since = change.since(change.values > 0.5)
-        if since is not None:
-            return Sign(since, {"rule": rule, "change": change.last})
-    return None
+        return lasting(change, change.values > 0.5, rule=rule, change=change.last)
+
+    return first_of(told(tag.split("/")[1]) for tag in run.matching(r"intervention/[^/]+/stddev", 8))
 
 
 @symptom(
@@ -309,14 +299,14 @@ def _noise_too_strong(run: RunRecord) -> Sign | None:
     chart="interventions",
 )
 def _noise_off_target(run: RunRecord) -> Sign | None:
-    for tag, target in run.matching(r"intervention/[^/]+/target", 8).items():
-        rule = tag.split("/")[1]
+    def told(rule: str, target: ScalarSeries) -> Sign | None:
         distance = run.series(f"intervention/{rule}/distance")
         ratios = distance.values / np.maximum(target.values[-len(distance.values) :], 1e-12)
-        since = distance.since((ratios > 4.0) | (ratios < 0.25))
-        if since is not None:
-            return Sign(since, {"rule": rule, "ratio": float(np.median(ratios[-distance.window :]))})
-    return None
+        ratio = float(np.median(ratios[-distance.window :]))
+        return lasting(distance, (ratios > 4.0) | (ratios < 0.25), rule=rule, ratio=ratio)
+
+    targets = run.matching(r"intervention/[^/]+/target", 8)
+    return first_of(told(tag.split("/")[1], target) for tag, target in targets.items())
 
 
 @symptom(

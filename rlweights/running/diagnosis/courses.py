@@ -4,8 +4,8 @@ import numpy as np
 
 from rlweights.learning.intervals import trend
 from rlweights.running.diagnosis import advice
-from rlweights.running.diagnosis.record import RETURN, RunRecord
-from rlweights.running.diagnosis.table import Sign, symptom
+from rlweights.running.diagnosis.record import RETURN, RunRecord, ScalarSeries
+from rlweights.running.diagnosis.table import Sign, first_of, lasting, symptom
 
 # Mechanisms ---------------------------------------------------------------------------------------
 
@@ -18,11 +18,10 @@ from rlweights.running.diagnosis.table import Sign, symptom
     chart="plasticity",
 )
 def _units_dead(run: RunRecord) -> Sign | None:
-    for tag, series in run.matching(r"plasticity/.*/dormant_share").items():
-        since = series.since(series.values > 0.8)
-        if since is not None:
-            return Sign(since, {"share": series.last, "layer": "/".join(tag.split("/")[1:-1])})
-    return None
+    return first_of(
+        lasting(series, series.values > 0.8, share=series.last, layer="/".join(tag.split("/")[1:-1]))
+        for tag, series in run.matching(r"plasticity/.*/dormant_share").items()
+    )
 
 
 @symptom(
@@ -56,8 +55,8 @@ def _updates_run_away(run: RunRecord) -> Sign | None:
 def _updates_asleep(run: RunRecord) -> Sign | None:
     kl, clipped = run.series("train/approx_kl"), run.series("train/clip_fraction")
     rows = min(len(kl.values), len(clipped.values))
-    since = kl.since((kl.values[-rows:] < 1e-4) & (clipped.values[-rows:] < 0.01))
-    return None if since is None else Sign(since, {"value": kl.last})
+    still = (kl.values[-rows:] < 1e-4) & (clipped.values[-rows:] < 0.01)
+    return lasting(kl, still, value=kl.last)
 
 
 @symptom(
@@ -70,8 +69,7 @@ def _updates_asleep(run: RunRecord) -> Sign | None:
 )
 def _exploration_over(run: RunRecord) -> Sign | None:
     series = run.series("train/entropy_fraction")
-    since = series.since(series.values < 0.05)
-    return None if since is None else Sign(since, {"share": series.last})
+    return lasting(series, series.values < 0.05, share=series.last)
 
 
 @symptom(
@@ -87,8 +85,7 @@ def _exploration_over(run: RunRecord) -> Sign | None:
 def _noise_grows(run: RunRecord) -> Sign | None:
     series = run.series("train/std")
     least = np.minimum.accumulate(series.values)
-    since = series.since(series.values > 1.5 * least)
-    return None if since is None else Sign(since, {"first": float(least[-1]), "last": series.last})
+    return lasting(series, series.values > 1.5 * least, first=float(least[-1]), last=series.last)
 
 
 @symptom(
@@ -100,8 +97,8 @@ def _noise_grows(run: RunRecord) -> Sign | None:
 )
 def _values_blind(run: RunRecord) -> Sign | None:
     series = run.series("train/explained_variance").settled
-    since = series.since((series.values < 0.1) & (series.values != 0.0))
-    return None if since is None or run.used < 0.2 else Sign(since, {"value": series.last})
+    blind = (series.values < 0.1) & (series.values != 0.0)
+    return None if run.used < 0.2 else lasting(series, blind, value=series.last)
 
 
 @symptom(
@@ -113,8 +110,7 @@ def _values_blind(run: RunRecord) -> Sign | None:
 )
 def _policy_still_random(run: RunRecord) -> Sign | None:
     series = run.series("train/entropy_fraction")
-    since = series.since(series.values > 0.95)
-    return None if since is None or run.used < 0.3 else Sign(since, {"share": series.last})
+    return None if run.used < 0.3 else lasting(series, series.values > 0.95, share=series.last)
 
 
 @symptom(
@@ -154,14 +150,15 @@ def _rule_undoes_updates(run: RunRecord) -> Sign | None:
     updates = run.series("update/update_to_weight_ratio")
     steps = run.series("update/applied")
     rules = run.matching(r"intervention/(clipping|shrinkage|projection)/relative_change", 8)
-    for tag, change in rules.items():
+
+    def told(rule: str, change: ScalarSeries) -> Sign | None:
         rows = min(len(change.values), len(updates.values), len(steps.values))
         each = updates.values[-rows:] / np.maximum(steps.values[-rows:], 1.0)
-        since = change.since(change.values[-rows:] > 0.9 * each)
-        if since is not None:
-            ratio = float(np.median((change.values[-rows:] / np.maximum(each, 1e-12))[-change.window :]))
-            return Sign(since, {"rule": tag.split("/")[1], "ratio": ratio})
-    return None
+        ratios = change.values[-rows:] / np.maximum(each, 1e-12)
+        ratio = float(np.median(ratios[-change.window :]))
+        return lasting(change, change.values[-rows:] > 0.9 * each, rule=rule, ratio=ratio)
+
+    return first_of(told(tag.split("/")[1], change) for tag, change in rules.items())
 
 
 # Harm ---------------------------------------------------------------------------------------------
@@ -271,10 +268,9 @@ def _greedy_and_sampled_apart(run: RunRecord) -> Sign | None:
 )
 def _time_limit_matters(run: RunRecord) -> Sign | None:
     series, values = run.series("rollout/truncated_share"), run.series("train/explained_variance")
-    since = series.since(series.values > 0.5)
-    if since is None or values.last > 0.2:
+    if values.last > 0.2:
         return None
-    return Sign(since, {"share": series.last, "value": values.last})
+    return lasting(series, series.values > 0.5, share=series.last, value=values.last)
 
 
 @symptom(
@@ -298,8 +294,7 @@ def _time_limit_in_disguise(run: RunRecord) -> Sign | None:
 )
 def _passive(run: RunRecord) -> Sign | None:
     series = run.series("rollout/action_top_share")
-    since = series.since(series.values > 0.95)
-    return None if since is None else Sign(since, {"share": series.last})
+    return lasting(series, series.values > 0.95, share=series.last)
 
 
 @symptom(
@@ -310,8 +305,7 @@ def _passive(run: RunRecord) -> Sign | None:
 )
 def _observations_constant(run: RunRecord) -> Sign | None:
     series = run.series("rollout/observation_constant_share")
-    since = series.since(series.values > 0.0)
-    return None if since is None else Sign(since, {"share": series.last})
+    return lasting(series, series.values > 0.0, share=series.last)
 
 
 @symptom(

@@ -12,11 +12,10 @@ from rlweights.running.config import agent_file
 from rlweights.running.config.schema import Agent
 from rlweights.running.diagnosis import causes, courses
 from rlweights.running.diagnosis.record import FEWEST, RETURN, NotRecorded, RunRecord
-from rlweights.running.diagnosis.table import SYMPTOMS, Sign, Symptom
+from rlweights.running.diagnosis.table import RANKS, SYMPTOMS, Sign, Symptom
 
-__all__ = ["Diagnosis", "Finding", "causes", "courses", "diagnose", "judge"]
+__all__ = ["Diagnosis", "Finding", "causes", "courses", "diagnose", "is_final", "judge", "shown"]
 
-_RANKS = {"cause": 0, "mechanism": 1, "harm": 2, "note": 3}
 GUIDE = "docs/tensorboard.md"
 
 
@@ -73,23 +72,39 @@ class Diagnosis:
     @property
     def final(self) -> bool:
         """Whether this is a verdict: before half of the budget everything is a note."""
-        return self.used >= 0.5
+        return is_final(self.used)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON can hold it."""
         return asdict(self) | {"healthy": self.healthy, "final": self.final}
 
 
+def is_final(used: float) -> bool:
+    """Returns whether a run has used enough of its budget for a verdict."""
+    return used >= 0.5
+
+
 def judge(run: RunRecord) -> Diagnosis:
+    """Returns the diagnosis of what a run has recorded."""
+    found, unjudged = shown(run)
+    findings = tuple(_finding(run, symptom, sign) for symptom, sign in found)
+    return Diagnosis(run.name, run.env_steps, run.used, findings, unjudged)
+
+
+def shown(run: RunRecord) -> tuple[list[tuple[Symptom, Sign]], dict[str, str]]:
     """Asks for every symptom of the table.
 
     A symptom that is not told alone counts only where the return has come to harm. Causes come before the
     mechanisms by which they act, and these before the harm; among each, what began first comes first.
+
+    Returns:
+        The symptoms that the run shows, in that order; and those that could not be judged, each with the
+        scalar that is missing.
     """
-    found: list[tuple[tuple[int, int, int], Finding]] = []
+    found: list[tuple[Symptom, Sign]] = []
     unjudged: dict[str, str] = {}
     harmed = run.harm is not None
-    for place, symptom in enumerate(SYMPTOMS):
+    for symptom in SYMPTOMS:
         if not (harmed or symptom.alone):
             continue
         try:
@@ -99,10 +114,10 @@ def judge(run: RunRecord) -> Diagnosis:
                 unjudged[symptom.name] = str(missing)
             continue
         if sign is not None:
-            key = _RANKS[symptom.kind], _stretch(run, sign.since), place
-            found.append((key, _finding(run, symptom, sign)))
-    findings = tuple(finding for _, finding in sorted(found, key=lambda each: each[0]))
-    return Diagnosis(run.name, run.env_steps, run.used, findings, unjudged)
+            found.append((symptom, sign))
+    # Sorting keeps the order of the table among those that came at the same time.
+    found.sort(key=lambda each: (RANKS[each[0].kind], _stretch(run, each[1].since)))
+    return found, unjudged
 
 
 _OF_SOME = ("intervention/", "weights/", "rollout/action_", "rollout/observation_", "train/std", "eval/")
@@ -122,11 +137,10 @@ def _stretch(run: RunRecord, step: int) -> int:
 
 
 def _finding(run: RunRecord, symptom: Symptom, sign: Sign) -> Finding:
-    numbers = {"since": sign.since, **sign.numbers}
     return Finding(
         symptom.name,
         symptom.kind,
-        symptom.sentence.format(**numbers),
+        symptom.told(sign),
         sign.since,
         symptom.causes,
         tuple(each for each in symptom.advice(run.agent) if _is_accepted(run.agent, each)),
@@ -151,10 +165,7 @@ def diagnose(run: str | Path) -> Diagnosis:
     Raises:
         ConfigError: If it is no run folder, or has recorded too little.
     """
-    record = RunRecord.of(Path(run))
-    if not record.table:
-        raise ConfigError(f"{run}: nothing is recorded yet")
-    return judge(record)
+    return judge(RunRecord.of(Path(run)))
 
 
 def seeds_apart(runs: Sequence[RunRecord]) -> str:

@@ -37,13 +37,18 @@ polyline { fill: none; stroke: #0072B2; stroke-width: 1.5 } text { font-size: 10
 """
 
 
-def write_page(path: Path, runs: Sequence[Path], found: Sequence[Diagnosis]) -> None:
+def write_page(path: Path, runs: Sequence[RunRecord], found: Sequence[Diagnosis]) -> None:
     """Writes the diagnoses of some runs.
+
+    Args:
+        path: The file.
+        runs: The runs.
+        found: The diagnosis of each.
 
     Raises:
         ConfigError: If the file cannot be written.
     """
-    parts = [_run(RunRecord.of(run), diagnosis) for run, diagnosis in zip(runs, found, strict=True)]
+    parts = [_run(run, diagnosis) for run, diagnosis in zip(runs, found, strict=True)]
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>rlweights: diagnosis</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'

@@ -125,7 +125,10 @@ class RunRecord:
             text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-        return cls(agent, read_table(text), str(folder))
+        table = read_table(text)
+        if not table:
+            raise ConfigError(f"{folder}: nothing is recorded yet")
+        return cls(agent, table, str(folder))
 
     @property
     def env_steps(self) -> int:

@@ -5,12 +5,13 @@ divergence of 0.3 belonged to the best HalfCheetah that was measured, so mechani
 to the return, unless the table says `alone`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlweights.running.config.schema import Agent
-from rlweights.running.diagnosis.record import RunRecord
+from rlweights.running.diagnosis.record import RunRecord, ScalarSeries
+from rlweights.weights.arrays import Array
 
 Kind = Literal["cause", "mechanism", "harm", "note"]
 """A cause can be changed; a mechanism is how it acts; harm is what comes of it; a note asks for nothing."""
@@ -57,6 +58,30 @@ class Symptom:
     study: str = ""
     alone: bool = False
 
+    def told(self, sign: Sign) -> str:
+        """Returns the sentence with the numbers of a sign."""
+        return self.sentence.format(**{"since": sign.since, **sign.numbers})
+
+
+def lasting(series: ScalarSeries, holds: Array, **numbers: Any) -> Sign | None:
+    """Returns the sign of a condition that holds in a series and still does, see `ScalarSeries.since`.
+
+    Args:
+        series: The series.
+        holds: Whether the condition does, for each row.
+        **numbers: For the sentence.
+    """
+    since = series.since(holds)
+    return None if since is None else Sign(since, numbers)
+
+
+def first_of(signs: Iterable[Sign | None]) -> Sign | None:
+    """Returns the first sign that there is; of several rules or layers one is enough."""
+    return next((sign for sign in signs if sign is not None), None)
+
+
+RANKS = {"cause": 0, "mechanism": 1, "harm": 2, "note": 3}
+"""In which order kinds are told."""
 
 SYMPTOMS: list[Symptom] = []
 """The table. Of signs that came at the same time, the one that stands first here is told first."""

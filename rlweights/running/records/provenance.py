@@ -1,5 +1,6 @@
 """What a session ran on: versions, commit, machine, command; for `run.json` and for TensorBoard."""
 
+import functools
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlweights.backend import cores, device
+from rlweights.backend import cores, device, processor
 from rlweights.errors import RecordsError
 from rlweights.running import files
 
@@ -39,7 +40,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "device": device(),
     }
@@ -82,14 +83,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
+@functools.cache
 def _commit() -> str:
     """The commit of the checkout that this package lies in, with a "+" if files differ; "" outside of one."""
     root = Path(__file__).parents[3]
