@@ -180,13 +180,13 @@ class Rollout:
                 for name, value in each.get("reported", {}).items():
                     total, count = episodes.reported.get(name, (0.0, 0))
                     episodes.reported[name] = total + value, count + 1
-        episodes.count += int(known.sum())
-        episodes.total_return += float(self._returns[known].sum())
+        returns = self._returns[known]
+        episodes.count += len(returns)
+        episodes.total_return += float(returns.sum())
         episodes.total_length += int(self._lengths[known].sum())
-        if known.any():
+        if each := returns.tolist():
             low, high = episodes.extremes or (np.inf, -np.inf)
-            returns = self._returns[known]
-            episodes.extremes = min(low, float(returns.min())), max(high, float(returns.max()))
+            episodes.extremes = min(low, *each), max(high, *each)
         if phases is not None:
             for n in np.flatnonzero(known):
                 count, total = episodes.phases.get(int(phases[n]), (0, 0.0))

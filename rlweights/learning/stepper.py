@@ -123,9 +123,12 @@ class Stepper:
 
     def _note(self, info: Any) -> None:
         """Takes over what an info of the vector environment tells of episodes that begin."""
-        if not isinstance(info, dict):
-            info = {}
-        self.remade = _told(info) if FAILURE in info else {}
+        if self.remade:
+            self.remade = {}
+        if not isinstance(info, dict) or not info:
+            return
+        if FAILURE in info:
+            self.remade = _told(info)
         told = info.get("phase")
         if not isinstance(told, np.ndarray) or told.shape != (self.num_envs,) or told.dtype.kind not in "iu":
             return  # another thing of the same name

@@ -115,7 +115,11 @@ class SeededEpisodes(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the environment; the info says what is reported, in the step that ends the episode."""
-        self._keep(action)
+        length = self._length
+        if self._actions is None or length == len(self._actions):
+            self._make_room(action)
+        self._actions[length] = action
+        self._length = length + 1
         try:
             outcome = self.env.step(action)
         except Exception as error:  # whatever a user's environment raises
@@ -263,14 +267,12 @@ class SeededEpisodes(gym.Wrapper):
             raise self._raised("making it anew after an error", second) from second
         return {FAILURE: str(error), RECREATED: self._recreated}
 
-    def _keep(self, action: Any) -> None:
+    def _make_room(self, action: Any) -> None:
         if self._actions is None:
             array = np.asarray(action)
             self._actions = np.empty((256, *array.shape), array.dtype)
-        elif self._length == len(self._actions):
+        else:
             self._actions = np.concatenate([self._actions, np.empty_like(self._actions)])
-        self._actions[self._length] = action
-        self._length += 1
 
     def _reported(self, info: Mapping[Any, Any]) -> dict[str, float]:
         """The scalars of the last info of an episode, and the means of those that are asked for by name."""

@@ -14,6 +14,7 @@ from rlweights.learning import environments
 from rlweights.learning.continuation import Continuation, ReadState, ReplayedEpisodes, ReplayedVector
 from rlweights.learning.distributions import Distribution
 from rlweights.learning.environments.envpool import Reseeded
+from rlweights.learning.environments.in_turn import SteppedInTurn
 from rlweights.learning.environments.processes import WatchedProcesses
 from rlweights.learning.environments.replay import SeededEpisodes, described
 from rlweights.learning.environments.vector import VectorAdapter
@@ -193,14 +194,14 @@ class EnvironmentFactory:
             return env
 
         makers = [functools.partial(single, index) for index in range(num_envs)]
-        options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
 
         def make() -> gym.vector.VectorEnv:
             if mode == "sync":
-                # Nothing that steps them keeps an observation beyond the next step without copying it.
-                return gym.vector.SyncVectorEnv(makers, **options)
+                return SteppedInTurn(makers)
             with shielded():
                 patience = section.timeout or PATIENCE
+                # Nothing that steps them keeps an observation beyond the next step without copying it.
+                options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}
                 return WatchedProcesses(makers, singles.name, patience, **options)
 
         try:
