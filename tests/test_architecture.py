@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights.interventions": {
         *("weights.interventions.base", "weights.interventions.feedback", "weights.interventions.schedules"),
         *("weights.interventions.configuration", "weights.interventions.context"),
-        "weights.interventions.units",
+        *("weights.interventions.units", "weights.cadence"),
         *("weights.arrays", "weights.backend", "weights.branches", "weights.keras_internals", "weights.prng"),
         *("weights.ranking", "weights.selection"),
     },

@@ -54,11 +54,14 @@ def attach(model: Any) -> None:
             f"{others.pop().name} is not `model.optimizer`: on JAX Keras' training carries the state of that "
             f"one alone, so a model with several optimizers needs a loop of your own there"
         )
-    for each in optimizers:
-        each.attached = True
-    if getattr(model.train_step, "puts_live_weights_in", False):
-        return
     step, make = model.train_step, model.make_train_function
+    attached = getattr(step, "puts_live_weights_in", False)
+    own = step.is_own if attached else getattr(step, "__func__", None) is keras.Model.train_step
+    for each in optimizers:
+        # Keras' own step ends with one update. That of a guard or of a loss scale need not be made.
+        each.attach(ends_clean=own and each is model.optimizer and each.on_nonfinite is None)
+    if attached:
+        return
 
     def enter() -> None:
         for each in optimizers_of(model).values():
@@ -67,6 +70,11 @@ def attach(model: Any) -> None:
     def leave() -> None:
         for each in optimizers_of(model).values():
             each.leave_step()
+
+    def end() -> None:
+        for each in optimizers_of(model).values():
+            if not each.ends_clean:
+                each.leave_step()
 
     def make_train_function(force: bool = False) -> Any:
         if force or model.train_function is None:
@@ -88,8 +96,8 @@ def attach(model: Any) -> None:
         found = optimizers_of(model).values()
         return [each.stop_if_nonfinite for each in found if each.on_nonfinite == "raise"]
 
-    train_step: Any = backend.around_step(model, step, enter, leave)
-    train_step.puts_live_weights_in = True
+    train_step: Any = backend.around_step(model, step, enter, end)
+    train_step.puts_live_weights_in, train_step.is_own = True, own
     model.train_step, model.make_train_function = train_step, make_train_function
     model.make_train_function(force=True)  # what was traced before knows nothing of this
 

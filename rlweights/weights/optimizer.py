@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from rlweights.weights import backend, composition, keras_internals, nonfinite, replicas
+from rlweights.weights import backend, cadence, composition, keras_internals, nonfinite, replicas
 from rlweights.weights.arrays import Tensor, Variable
 from rlweights.weights.backend import ops, rewrites_weights
 from rlweights.weights.branches import only_if
@@ -47,7 +47,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         inner: The Keras optimizer that makes the step.
         interventions: The rules, in the order in which they act.
         feedback: Further feedback (name to initial value) that a rule's schedule may read.
-        metrics_every: Steps between two measurements of the metrics of "after_step" rules.
+        metrics_every: Steps between two measurements of "after_step" rules; None: rarely, see `is_looked_at`.
         on_nonfinite: What a step does whose gradients are not all finite. None: what the inner optimizer
             does, which mostly makes every weight NaN; "skip": nothing but to be counted, in the metric
             `skipped_updates`; "raise": it ends the training with `TrainingStopped`, in a model's own training
@@ -69,7 +69,7 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         interventions: Sequence[Intervention] = (),
         *,
         feedback: Mapping[str, Any] | None = None,
-        metrics_every: int = 1,
+        metrics_every: int | None = None,
         on_nonfinite: str | None = None,
         name: str | None = None,
     ):
@@ -84,13 +84,12 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         self.inner = inner
         self.interventions = tuple(interventions)
         self.extra_feedback = dict(feedback or {})
-        self.metrics_every = metrics_every
+        self.metrics_every = cadence.checked(metrics_every)
         nonfinite.refuse(on_nonfinite)
         self.on_nonfinite = on_nonfinite
         self._skipped: Any = None
         self.feedback = FeedbackBoard(self.add_variable)
-        self.attached = False
-        """Whether a Keras model puts the live weights in for its steps only, see `attachment.attach`."""
+        self.attached = self.ends_clean = False
         self._began = False
         self._began_by_itself = False
         self._held = Exchange()
@@ -232,21 +231,25 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
         else:
             ahead = step + 1
             rewrite()
-        self._offsets.keep()
-        self._offsets.draw("during_gradient", ahead)
-        self._offsets.put_back()
+        kept, looked_at = self._offsets.keep(), cadence.is_looked_at(ahead, self.metrics_every)
+        self._offsets.draw("during_gradient", ahead, looked_at)
+        if not self.ends_clean:
+            self._offsets.put_back(kept)
 
     def _placed(self, placement: str) -> list[Intervention]:
         return [rule for rule in self.interventions if rule.placement == placement]
 
+    def attach(self, ends_clean: bool = False) -> None:
+        """Lets a model put live weights in for its steps only, of which one `apply` may be the clean end."""
+        if not self.attached and self._under_way:
+            self.restore_clean()
+        self.attached, self.ends_clean = True, ends_clean
+
     @rewrites_weights
     def enter_step(self) -> None:
         """Puts the live weights in, in the graph, at the beginning of an attached model's step."""
-        if self.built:
-            # What is in the weights now is clean, whatever wrote it.
-            self._offsets.restore()
-            self._offsets.keep()
-            self._offsets.put_back()
+        if self.built:  # what is in the weights now is clean, whatever wrote it
+            self._offsets.put_back(self._offsets.keep())
 
     @rewrites_weights
     def leave_step(self) -> None:
@@ -356,11 +359,8 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
     def metrics(self) -> dict[str, Any]:
         """The rules' scalars, by "<rule>/<metric>": tensors in a graph, readable outside of it."""
         found = {} if self._skipped is None else {"skipped_updates": ops.copy(self._skipped)}
-        return found | {
-            f"{rule.name}/{name}": ops.copy(variable)
-            for rule in self.interventions
-            for name, variable in rule.metrics.items()
-        }
+        of_rules = {f"{r.name}/{name}": each for r in self.interventions for name, each in r.metrics.items()}
+        return found | {name: ops.copy(variable) for name, variable in of_rules.items()}
 
     # The contract of a wrapping optimizer ---------------------------------------------------------
 
@@ -394,18 +394,18 @@ class InterventionOptimizer(Exchanging, DelegatingOptimizer):
                 store[f"{_OWN_VALUE}{i}"] = own[id(variable)]
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes over saved state; a file of version 0.1 holds the weights that have offsets a second time."""
+        """Takes over saved state, that of version 0.1, too."""
         store = {key: store[key] for key in store.keys()}  # noqa: SIM118  (of HDF5, which is no mapping)
         variables = keras_internals.trainable_variables(self)
         own = {i: store.pop(f"{_OWN_VALUE}{i}", None) for i in range(len(variables))}
         held = [i for i, value in own.items() if value is not None]
         self._held.resume([variables[i] for i in held], [own[i] for i in held])
-        doubles = len(self._offsets.variables) if self.built else 0
-        if doubles and len(store.keys()) == len(self.variables) + doubles:
-            first = next(i for i, v in enumerate(self.variables) if v is self._offsets.clean[0])
-            places = [*range(first), *range(first + doubles, len(self.variables) + doubles)]
-            store = {str(i): store[str(place)] for i, place in enumerate(places)}
+        store = self._offsets.adopted(store, self.variables) if self.built else store
         super().load_own_variables(store)
+
+    def of_this_version(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns state by path that may be of version 0.1."""
+        return self._offsets.repacked(state)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the inner optimizer and of every rule, and the weights' paths."""

@@ -21,7 +21,7 @@ def model(*units: int, inputs: int = 4, name: str = "network") -> Any:
 
 
 def built(rules: Sequence[rw.Intervention], network: Any, inner: Any = None) -> Any:
-    optimizer = rw.InterventionOptimizer(inner or keras.optimizers.SGD(0.1), rules)
+    optimizer = rw.InterventionOptimizer(inner or keras.optimizers.SGD(0.1), rules, metrics_every=1)
     optimizer.build(network.trainable_variables)
     return optimizer
 

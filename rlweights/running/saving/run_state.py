@@ -199,6 +199,7 @@ class RunState:
         self._networks = [v.path for v in learner.networks.variables]
         self._probe_spec = loop.probe_spec
         optimizer = learner.optimizer
+        self._of_this_version = optimizer.of_this_version
         reports = [m for rule in optimizer.interventions for m in rule.metrics.values()]
         ids = {id(v) for v in [*optimizer.feedback.values(), *reports]}
         self._reports = [path for path, v in self._state.items() if id(v) in ids]
@@ -253,6 +254,7 @@ class RunState:
         # Version 0.1 held weights with offsets a second time.
         doubles = {n: n.removesuffix("#2") for n in tensors if n.endswith("#2") and n not in expect}
         expect |= {n: expect[once] for n, once in doubles.items() if once in self._networks}
+        tensors = self._of_this_version(tensors)
         loop = {name.removeprefix(_LOOP): x for name, x in tensors.items() if name.startswith(_LOOP)}
         tensors = {name: x for name, x in tensors.items() if not name.startswith(_LOOP)}
         tensors = {name: _widened(x, expect.get(name)) for name, x in tensors.items()}

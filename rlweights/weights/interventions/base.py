@@ -1,5 +1,6 @@
 """The one concept: a rule that rewrites weights inside the compiled training step."""
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
@@ -9,8 +10,9 @@ import keras
 from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.backend import ops
 from rlweights.weights.branches import only_if
+from rlweights.weights.cadence import is_looked_at
 from rlweights.weights.interventions.configuration import Configured, snake_case
-from rlweights.weights.interventions.context import Context
+from rlweights.weights.interventions.context import SMALL, Context
 from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.keras_internals import global_seed
 from rlweights.weights.selection import Selector, kernels_and_biases, select
@@ -246,58 +248,95 @@ class Intervention(Configured, Context):
         if not acting:
             return
         due = self.due(step)
-        if due is None:
-            every = self._owner.metrics_every if self.placement == "after_step" else 1
-            self._act(acting, step, every)
+        if due is not None:
+            only_if(due, lambda: self._act(acting, step, True))
+        elif self.placement == "after_step":
+            self._act(acting, step, is_looked_at(step, self._owner.metrics_every))
         else:
-            only_if(due, lambda: self._act(acting, step, 1))
+            self._act(acting, step, True)
         self._applications.assign_add(1)
 
-    def _act(self, acting: Sequence[Variable], step: Scalar, metrics_every: int) -> None:
-        before = _values(self.variables)
+    def _act(self, acting: Sequence[Variable], step: Scalar, measured: Scalar | bool) -> None:
+        """Rewrites weights and, where that is `measured`, says what it has done."""
         self.survey(self.variables, step)
-        for variable in acting:
-            self._rewrite(variable, step)
-            for slot in self._owner.slots(variable) if self.touches_slots else ():
-                if self._owner.kept.mirrors(slot):
-                    old = before[self._places[id(variable)]]
-                    slot.assign(ops.where(ops.equal(old, variable), slot, variable))
-                elif (rewritten := self.update_slot(variable, slot, step)) is not None:
-                    slot.assign(rewritten)
-        if metrics_every == 1:
+        always = measured is True
+        before = _values(self.variables) if always or self.touches_slots else []
+        if not always:
+            # What nobody looks at is not measured: with small batches or many weights that costs more than
+            # the rule. What will be written is computed for it a second time, and nothing is copied.
+            only_if(measured, lambda: self._foretell(acting, step))
+        with self._one_draw():
+            for variable in acting:
+                self._rewrite(variable, step)
+                for slot in self._owner.slots(variable) if self.touches_slots else ():
+                    if self._owner.kept.mirrors(slot):
+                        old = before[self._places[id(variable)]]
+                        slot.assign(ops.where(ops.equal(old, variable), slot, variable))
+                    elif (rewritten := self.update_slot(variable, slot, step)) is not None:
+                        slot.assign(rewritten)
+        if always:
             self._record(before, _values(self.variables), step)
-        else:
-            # What nobody looks at need not be measured: at small batches measuring costs more than the rule.
-            measured = ops.equal(ops.mod(step + 1, metrics_every), 0)
-            only_if(measured, lambda: self._record(before, _values(self.variables), step))
         self.finish(step)
+
+    def _foretell(self, acting: Sequence[Variable], step: Scalar) -> None:
+        """Measures what the rule is about to do."""
+        before = _values(self.variables)
+        after = list(before)
+        with self._one_draw():  # what is drawn in the branch stays there
+            for variable in acting:
+                place, value = self._places[id(variable)], self._new_value(variable, step)
+                after[place] = after[place] if value is variable else value
+        self._record(before, after, step)
 
     def _rewrite(self, variable: Variable, step: Scalar) -> None:
         if self.adds:
-            change = self._checked(self.delta(variable, step), variable, "delta")
-            variable.assign_add(self._owner.masks.free(variable, change))
-        elif (new := self.update(variable, step)) is not variable:
-            variable.assign(self._owner.masks.held(variable, self._checked(new, variable, "update")))
+            variable.assign_add(self._difference(variable, step))
+        elif (new := self._new_value(variable, step)) is not variable:
+            variable.assign(new)
 
-    def offsets(self, step: Scalar) -> list[tuple[Variable, Tensor]]:
-        """Returns the weights that are not frozen, each with the difference that the rule makes to it."""
-        acting = {id(v) for v in self.acting_on()}
-        if not acting:
+    def _difference(self, variable: Variable, step: Scalar) -> Tensor:
+        change = self._checked(self.delta(variable, step), variable, "delta")
+        return self._owner.masks.free(variable, change)
+
+    def _new_value(self, variable: Variable, step: Scalar) -> Tensor:
+        """What the rule writes to a weight [...], or the weight itself if it writes nothing."""
+        if self.adds:
+            return variable + self._difference(variable, step)
+        new = self.update(variable, step)
+        if new is variable:
+            return variable
+        return self._owner.masks.held(variable, self._checked(new, variable, "update"))
+
+    def offsets(self, step: Scalar, measured: Scalar | bool) -> list[tuple[Variable, Tensor]]:
+        """Returns the weights that are not frozen, each with the difference that the rule makes to it.
+
+        Args:
+            step: Optimizer steps so far, a scalar integer tensor.
+            measured: Whether to say what it does.
+        """
+        if not self.acting_on():
             return []
         self.survey(self.variables, step)
-        before, after, differences = _values(self.variables), [], []
-        for variable, value in zip(self.variables, before, strict=True):
-            if id(variable) not in acting:
-                after.append(value)
-                continue
-            if self.adds:
-                difference = self._checked(self.delta(variable, step), variable, "delta")
-            else:
-                difference = self._checked(self.update(variable, step), variable, "update") - value
-            difference = self._owner.masks.free(variable, difference)
-            differences.append((variable, difference))
-            after.append(value + difference)
-        self._record(before, after, step)
+        differences: list[tuple[Variable, Tensor]] = []
+        with self._one_draw():
+            for variable in self.acting_on():
+                if self.adds:
+                    difference = self._checked(self.delta(variable, step), variable, "delta")
+                else:
+                    new = self._checked(self.update(variable, step), variable, "update")
+                    difference = new - ops.copy(variable)
+                differences.append((variable, self._owner.masks.free(variable, difference)))
+
+        def record() -> None:
+            before, added = _values(self.variables), {id(v): x for v, x in differences}
+            changes = [added.get(id(v), ops.zeros(v.shape, v.dtype)) for v in self.variables]
+            after = [x + change for x, change in zip(before, changes, strict=True)]
+            self._record(before, after, step, _parts(changes))
+
+        if measured is True:
+            record()
+        else:
+            only_if(measured, record)
         self.finish(step)
         self._applications.assign_add(1)
         return differences
@@ -338,11 +377,20 @@ class Intervention(Configured, Context):
             )
         return value
 
-    def _record(self, before: Sequence[Tensor], after: Sequence[Tensor], step: Scalar) -> None:
-        old = ops.concatenate([ops.reshape(ops.cast(b, "float32"), [-1]) for b in before])
-        new = ops.concatenate([ops.reshape(ops.cast(a, "float32"), [-1]) for a in after])
-        change = ops.sqrt(ops.sum(ops.square(new - old)))
-        norm = ops.sqrt(ops.sum(ops.square(old)))
+    def _record(
+        self,
+        before: Sequence[Tensor],
+        after: Sequence[Tensor],
+        step: Scalar,
+        changes: Sequence[Tensor] | None = None,
+    ) -> None:
+        def length(values: Sequence[Tensor]) -> Tensor:
+            return ops.sqrt(sum(ops.sum(ops.square(value)) for value in values))
+
+        old = _parts(before)
+        if changes is None:
+            changes = [a - b for a, b in zip(_parts(after), old, strict=True)]
+        change, norm = length(changes), length(old)
         self.metrics["relative_change"].assign(change / ops.maximum(norm, 1e-12))
         for name, value in self.observe(before, after, step).items():
             self.metrics[name].assign(ops.copy(ops.cast(value, "float32")))
@@ -351,6 +399,14 @@ class Intervention(Configured, Context):
 def _values(variables: Sequence[Any]) -> list[Any]:
     """The present values, as copies: `convert_to_tensor` of a variable is the variable, read later."""
     return [ops.copy(variable) for variable in variables]
+
+
+def _parts(values: Sequence[Any]) -> list[Any]:
+    """Values as float32: the small ones together as one vector, for fewer operations; large ones each."""
+    small = [x for x in values if math.prod(x.shape) <= SMALL]
+    large = [ops.cast(x, "float32") for x in values if math.prod(x.shape) > SMALL]
+    vector = [ops.concatenate([ops.reshape(ops.cast(x, "float32"), [-1]) for x in small])] if small else []
+    return vector + large
 
 
 KERNELS_AND_BIASES = kernels_and_biases()

@@ -1,6 +1,8 @@
 """What a rule may use: strengths, state, feedback, random draws, and the layers of its weights."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rlweights.weights import prng
@@ -8,6 +10,10 @@ from rlweights.weights.arrays import Scalar, Tensor, Variable
 from rlweights.weights.backend import ops
 from rlweights.weights.interventions.feedback import Feedback
 from rlweights.weights.interventions.schedules import strength
+
+SMALL = 16_384
+"""Entries up to which weights are small. With many of them the number of operations is what costs, and they
+are drawn and measured together; a large one by itself, so that no more memory is taken than it needs."""
 
 
 class Context:
@@ -20,6 +26,7 @@ class Context:
         self.variables: list[Any] = []
         self.all_variables: list[Any] = []
         self._places: dict[int, int] = {}
+        self._pools: dict[tuple[str, str], Tensor] | None = None
         self._owner: Any = None
         self._applications: Any = None
 
@@ -70,15 +77,18 @@ class Context:
         self._owner.feedback.bind(source)
         return source
 
-    def normal(self, weight: Variable, step: Scalar, stream: str = "") -> Tensor:
-        """Draws standard normal noise shaped like `weight`: fresh numbers at each application.
+    def normal(
+        self, weight: Variable, step: Scalar, stream: str = "", stddev: Callable[[Scalar], Any] | None = None
+    ) -> Tensor:
+        """Draws normal noise shaped like `weight`: fresh numbers at each application.
 
         Args:
             weight: The weight, whose shape and dtype the noise has.
             step: Scalar integer tensor; counts the draws of a rule that no optimizer was built with.
             stream: Names the draw, where a rule makes several that must be independent.
+            stddev: Its standard deviation, a function of the step: one for all weights; None: 1.
         """
-        return self._drawn(prng.normal, weight, step, stream)
+        return ops.cast(self._drawn("normal", weight, step, stream, stddev), weight.dtype)
 
     def uniform(
         self, weight: Variable, step: Scalar, low: float = 0.0, high: float = 1.0, stream: str = ""
@@ -87,16 +97,40 @@ class Context:
 
         The numbers are those of float32; in a dtype of fewer digits one may be rounded to `high`.
         """
+        draws = self._drawn("uniform", weight, step, stream)
+        return ops.cast(draws if (low, high) == (0.0, 1.0) else low + (high - low) * draws, weight.dtype)
 
-        def draw(*where: Any) -> Tensor:
-            return prng.uniform(*where, low, high)  # pyright: ignore[reportCallIssue]
-
-        return self._drawn(draw, weight, step, stream)
-
-    def _drawn(self, draw: Callable[..., Tensor], weight: Variable, step: Scalar, stream: str) -> Tensor:
+    def _drawn(
+        self, kind: str, weight: Variable, step: Scalar, stream: str, scale: Callable | None = None
+    ) -> Tensor:
+        """Draws for one weight [...], float32: a part of what is drawn, and scaled, for all small ones."""
         counter = step if self._applications is None else self._applications
-        noise = draw(weight.shape, self.seed, self.stream_of(weight, stream), counter)
-        return ops.cast(noise, weight.dtype)
+
+        def draw(shape: Sequence[int], stream: str) -> Tensor:
+            draws = {"normal": prng.normal, "uniform": prng.uniform}[kind](shape, self.seed, stream, counter)
+            return draws if scale is None else ops.cast(scale(step), "float32") * draws
+
+        size = math.prod(weight.shape)
+        if id(weight) not in self._places or size > SMALL:
+            return draw(weight.shape, self.stream_of(weight, stream))
+        begin, total = 0, 0
+        for each in self.variables:
+            if each is weight:
+                begin = total
+            total += 0 if (entries := math.prod(each.shape)) > SMALL else entries
+        pools = {} if self._pools is None else self._pools
+        if (kind, stream) not in pools:
+            pools[kind, stream] = draw([total], f"{self.name}/{stream}/pool")
+        return ops.reshape(pools[kind, stream][begin : begin + size], weight.shape)
+
+    @contextmanager
+    def _one_draw(self) -> Iterator[None]:
+        """Lets all weights of one application share what is drawn, in the graph in which it is."""
+        self._pools = {}
+        try:
+            yield
+        finally:
+            self._pools = None
 
     def stream_of(self, weight: Variable, stream: str = "") -> str:
         """Names the random stream of a weight, by its place in the selection: paths may change on loading."""

@@ -50,8 +50,9 @@ class Noise(Intervention):
 
     def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns stddev times a fresh draw."""
-        draw = self.normal if self.kind == "gaussian" else self._factorised
-        return ops.cast(self.stddev(step), weight.dtype) * draw(weight, step)
+        if self.kind == "gaussian":
+            return self.normal(weight, step, stddev=self.stddev)
+        return ops.cast(self.stddev(step), weight.dtype) * self._factorised(weight, step)
 
     def preserves(self, promise: str) -> bool:
         """Noise that is kept breaks every promise."""
@@ -148,7 +149,7 @@ class AdaptiveNoise(Intervention):
     def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns stddev times a fresh draw."""
         stddev = self.initial_stddev if self.stddev is None else self.stddev
-        return ops.cast(stddev, weight.dtype) * self.normal(weight, step)
+        return self.normal(weight, step, stddev=lambda _: stddev)
 
     def preserves(self, promise: str) -> bool:
         """Noise that is kept breaks every promise."""
