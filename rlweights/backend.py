@@ -69,7 +69,7 @@ def check_backend() -> None:
         )
 
 
-def configure(device: str | None = None) -> None:
+def configure(device: str | None = None, threads: int | None = None) -> None:
     """Sets environment variables that the user has not set, and imports TensorFlow in silence.
 
     Call it before anything imports TensorFlow.
@@ -77,6 +77,7 @@ def configure(device: str | None = None) -> None:
     Args:
         device: "cpu", "gpu", or "gpu:1" for one of several, counted from 0; None: TensorFlow's own choice, a
             GPU if there is one.
+        threads: How many threads an operation may use, see `use_threads`; None: left open.
 
     Raises:
         BackendError: If there is no such device, or TensorFlow works on another one already.
@@ -84,6 +85,8 @@ def configure(device: str | None = None) -> None:
     if device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device):
         raise BackendError(f"--device {device}: takes cpu, gpu, or gpu:1 for one of several, from 0 on")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if threads is not None:
+        os.environ[THREADS] = str(threads)
     # Without it TensorFlow takes all memory of a GPU, and a second process finds none.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "TF_XLA_FLAGS" not in os.environ:
@@ -99,6 +102,41 @@ def configure(device: str | None = None) -> None:
         import tensorflow  # noqa: F401
     if device is not None:
         _choose(device)
+
+
+THREADS = "TF_NUM_INTRAOP_THREADS"
+"""TensorFlow's variable for the threads of one operation: what the user asks for, and children inherit."""
+
+
+def use_threads(number: int) -> int:
+    """Lets an operation use so many threads, unless the variable THREADS asks for another number.
+
+    The number is a part of a run: XLA and Eigen cut large products into as many sums as there are threads, so
+    the last bits depend on it. It can be chosen until TensorFlow has computed something; later it stays.
+
+    Returns:
+        How many an operation uses.
+    """
+    import tensorflow as tf
+
+    if asked_threads() is None:
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(number)
+    return threads()
+
+
+def asked_threads() -> int | None:
+    """How many threads the user asks for, by option or variable; None: not said."""
+    with contextlib.suppress(ValueError):
+        return int(os.environ.get(THREADS, "")) or None
+    return None
+
+
+def threads() -> int:
+    """How many threads an operation uses in this process."""
+    tensorflow = sys.modules.get(TENSORFLOW)
+    chosen = 0 if tensorflow is None else tensorflow.config.threading.get_intra_op_parallelism_threads()
+    return chosen or asked_threads() or cores()
 
 
 _DETERMINISTIC = "xla_gpu_deterministic_ops"

@@ -72,13 +72,23 @@ def train(
         str | None,
         typer.Option("--device", help="cpu, gpu or gpu:1.", show_default="a GPU if there is one"),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            metavar="N",
+            help="Threads of one operation.",
+            show_default="by the size of the work; of a resumed run: its own",
+        ),
+    ] = None,
 ) -> None:
     """Train an agent, watched in TensorBoard.
 
     Without arguments: PPO with weight clipping and adaptive parameter noise on CartPole-v1.
     """
     with waiting("loading TensorFlow", quiet):
-        configure(device)
+        configure(device, threads)
 
         from rlweights.running import session
         from rlweights.running.config.messages import Setting

@@ -4,7 +4,7 @@ import shlex
 import signal
 from pathlib import Path
 
-from rlweights.backend import device
+from rlweights.backend import cores, device
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.config import objects
 from rlweights.running.config.schema import Agent
@@ -41,7 +41,10 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     lines += [
         f"{'rules' if i == 0 else '':13}{rule.describe()}" for i, rule in enumerate(assembly.rules)
     ] or ["rules        none"]
-    lines += [f"evaluation   {evaluations or 'none'}", f"device       {device()}"]
+    lines += [
+        f"evaluation   {evaluations or 'none'}",
+        f"device       {device()}; {_threads(assembly.threads)}",
+    ]
     given = objects.references(
         {"environment": section.model_dump(), "evaluation": agent.evaluation.model_dump()}
     )
@@ -51,6 +54,29 @@ def header(assembly: Assembly, evaluations: str, name: str, run: Path) -> list[s
     ]
     lines += [f"code         {file} was loaded: the agent file names it" for file in assembly.files.loaded]
     return [*lines, f"run          {run}"]
+
+
+def _threads(number: int) -> str:
+    return "1 thread an operation" if number == 1 else f"{number} threads an operation"
+
+
+def threads_remarks(assembly: Assembly, recorded: int | None) -> list[str]:
+    """Returns what is worth a line of the number of threads.
+
+    Args:
+        assembly: The agent.
+        recorded: With how many the run was trained so far; None: it is new, or does not say.
+    """
+    number, there = assembly.threads, cores()
+    if recorded is not None and recorded != number:
+        return [
+            f"warning: the run was trained with {_threads(recorded)}, and goes on with {number}: this "
+            f"process was told so or has begun with it. The last bits of large products will be others"
+        ]
+    if number > there:
+        held = "1 core" if there == 1 else f"{there} cores"
+        return [f"{_threads(number)}, on {held}: slower than with as many cores, and the same bits"]
+    return []
 
 
 FAR = 2

@@ -5,10 +5,11 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from rlweights.backend import waiting
-from rlweights.errors import ConfigError
-from rlweights.running.announcement import header, own_steps, summary
+from rlweights.backend import cores, waiting
+from rlweights.errors import CheckpointError, ConfigError
+from rlweights.running.announcement import header, own_steps, summary, threads_remarks
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback, demand, names_of
 from rlweights.running.config import agent_file
@@ -19,6 +20,7 @@ from rlweights.running.records import provenance, trackers
 from rlweights.running.records.console import Console, Follow
 from rlweights.running.records.tensorboard_server import watched
 from rlweights.running.saving import run_folder
+from rlweights.running.saving.checkpoints import THREADS, Checkpoints
 from rlweights.running.saving.run_state import info_tag
 from rlweights.running.trainer import Trainer
 from rlweights.running.warm_start import START, WarmStart
@@ -159,13 +161,12 @@ class _Session:
         self, agent: Agent, source: str, folder: Path, start: WarmStart | None, folder_of: FolderOf
     ) -> Outcome:
         """Trains into a folder that is made once the agent is known to be one that can be trained."""
-        beside = {provenance.FILE: provenance.encoded([provenance.provenance()])}
-        if self.callbacks:
-            beside[CALLBACKS] = _listed(self.callbacks)
+        beside = {CALLBACKS: _listed(self.callbacks)} if self.callbacks else {}
         with waiting("building the agent", self.quiet):
             assembly, start = _assembled(agent, source, folder, start)
             if start is not None:
                 beside[START] = start.encoded()
+            beside[provenance.FILE] = provenance.encoded([provenance.provenance()])
             agent = _with_home(agent, assembly)
             trainer = Trainer(assembly, self._console(agent), self.callbacks)
         with trainer:
@@ -176,19 +177,28 @@ class _Session:
         source, begun_with = str(run / agent_file.AGENT), _names(run)
         run_folder.refuse_changes(before, agent, source)
         demand(self.callbacks, begun_with, str(run))
+        threads = _threads_of(run)
         with waiting("building the agent", self.quiet):
-            assembly, start = _assembled(agent, source, run, WarmStart.recorded(run))
+            start = WarmStart.recorded(run)
+            assembly, start = _assembled(agent, source, run, start, threads.number)
             trainer = Trainer(assembly, self._console(agent), self.callbacks)
         with trainer:
             if len(self.callbacks) > len(begun_with):
                 run_folder.add(run, CALLBACKS, _listed(self.callbacks))
-            return self._train(trainer, run, start, resume=True)
+            return self._train(trainer, run, start, resume=True, recorded=threads.recorded)
 
     def _console(self, agent: Agent) -> Console:
         total, infos = agent.total_iterations * agent.steps_per_iteration, map(info_tag, agent.logging.info)
         return Console(total, quiet=self.quiet, infos=tuple(infos), follow=self.follow)
 
-    def _train(self, trainer: Trainer, run: Path, start: WarmStart | None, resume: bool = False) -> Outcome:
+    def _train(
+        self,
+        trainer: Trainer,
+        run: Path,
+        start: WarmStart | None,
+        resume: bool = False,
+        recorded: int | None = None,
+    ) -> Outcome:
         console = trainer.console
         begins = [] if start is None else [f"begins with  the weights of {start}"]
         with contextlib.ExitStack() as stack:
@@ -202,7 +212,8 @@ class _Session:
                 for line in early:
                     console.message(line)  # the address comes first
             console.start([*header(trainer.assembly, trainer.evaluations, self.name, run), *begins])
-            for remark in trainer.assembly.remarks():
+            threads = threads_remarks(trainer.assembly, recorded)
+            for remark in [*trainer.assembly.remarks(), *threads]:
                 console.message(remark)
             began = provenance.provenance()
             outcome = trainer.run(run, resume)
@@ -242,14 +253,33 @@ def _names(run: Path) -> list[str]:
         raise ConfigError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
+class _Threads(NamedTuple):
+    """How many threads a run goes on with, and how many it says that it had; None: it does not say."""
+
+    number: int
+    recorded: int | None
+
+
+def _threads_of(run: Path) -> _Threads:
+    """The number of threads of a run: its newest checkpoint's, or that of its beginning without one."""
+    found = None
+    with contextlib.suppress(CheckpointError):  # what is damaged is told where the checkpoint is taken over
+        found = Checkpoints(run / "checkpoints").load_latest(on_damaged=lambda line: None)
+    told = provenance.sessions(run)[-1:]
+    sources = ([found[2]] if found is not None else []) + told
+    recorded = next((each[THREADS] for each in sources if isinstance(each.get(THREADS), int)), None)
+    # Where nothing is recorded, TensorFlow took as many as there were cores.
+    return _Threads(recorded or next((each["cores"] for each in told if "cores" in each), cores()), recorded)
+
+
 def _assembled(
-    agent: Agent, source: str, folder: Path, start: WarmStart | None
+    agent: Agent, source: str, folder: Path, start: WarmStart | None, threads: int | None = None
 ) -> tuple[Assembly, WarmStart | None]:
     """Builds an agent, on the weights of a start if there is one; returns what of it the agent has taken."""
     trackers.check(agent, source)
     if start is None:
-        return Assembly(agent, source, folder), None
-    assembly = Assembly(agent, source, folder, start.weights, str(start))
+        return Assembly(agent, source, folder, threads=threads), None
+    assembly = Assembly(agent, source, folder, start.weights, str(start), threads)
     start = start.kept_by(assembly)
     start.apply(assembly)
     return assembly, start

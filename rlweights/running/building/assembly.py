@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
+from rlweights.backend import use_threads
 from rlweights.errors import ConfigError
 from rlweights.learning.distributions import Gaussian
 from rlweights.learning.environments.rescaled import Rescaled
@@ -17,6 +18,7 @@ from rlweights.learning.samples import ActionBounds
 from rlweights.running.building.keras_objects import inner_optimizer
 from rlweights.running.building.policy import Policy
 from rlweights.running.building.rules import check_scores, rules_of, try_rules
+from rlweights.running.building.threads import threads_for
 from rlweights.running.config.schema import Agent
 from rlweights.weights.arrays import Array
 from rlweights.weights.optimizer import InterventionOptimizer
@@ -33,8 +35,10 @@ class Assembly(Policy):
             initial weights (shrinkage towards them, their norm, their reach, averages, the distance in
             TensorBoard) begins at these.
         origin: Where they came from, for errors.
+        threads: How many threads an operation is to use; None: as many as its work is worth.
 
     Attributes:
+        threads: How many it uses, see `rlweights.backend.use_threads`.
         rules: The interventions, in their order.
         optimizer: Built on the networks' weights.
         learner: Updates the networks by rollouts.
@@ -50,7 +54,9 @@ class Assembly(Policy):
         folder: Path | None = None,
         start: Mapping[str, Array] | None = None,
         origin: str = "",
+        threads: int | None = None,
     ):
+        self._wanted_threads = threads
         super().__init__(agent, source, folder)
         if start is not None:  # before the rules look at the weights
             self._begin_with(start, origin)
@@ -70,6 +76,11 @@ class Assembly(Policy):
             action_bounds=self._action_bounds(),
             features=isinstance(self.encoder.space, spaces.Box) and len(self.encoder.shape) == 1,
         )
+
+    def _before_networks(self) -> None:
+        own_layers = self._model is not None
+        wanted = self._wanted_threads or threads_for(self.agent, self.encoder.parts, own_layers)
+        self.threads = use_threads(wanted)
 
     def _action_bounds(self) -> ActionBounds | None:
         """Bounds of continuous actions in the units in which the policy works; None: they have none."""

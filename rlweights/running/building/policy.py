@@ -73,6 +73,7 @@ class Policy:
         rescales = agent.environment.rescale_actions
         self.translation = Translation(self.encoder, action_decoder(self.action_space, rescales))
         self.action_units = half_ranges(self.action_space) if rescales else None
+        self._before_networks()
         self.networks = self._networks()
 
     def acting(self) -> Callable[[Array], Array]:
@@ -124,6 +125,9 @@ class Policy:
             self.agent.evaluation.deterministic if deterministic is None else deterministic,
             self.environments.evaluation_steps,
         )
+
+    def _before_networks(self) -> None:
+        """What must happen before TensorFlow computes anything, and needs the spaces; here: nothing."""
 
     def _encoding(self) -> Encoding:
         """How observations are encoded: as the agent file says, and as the user's own layers take them."""

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlweights.backend import cores, device, processor
+from rlweights.backend import cores, device, processor, threads
 from rlweights.errors import RecordsError
 from rlweights.running import files
 
@@ -43,6 +43,7 @@ def provenance() -> dict[str, Any]:
         "processor": processor(),
         "cores": cores(),
         "device": device(),
+        "threads": threads(),
     }
     return facts | ({"commit": commit} if (commit := _commit()) else {})
 
@@ -60,13 +61,18 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     path = folder / FILE
     try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
-    except (OSError, ValueError, LookupError, TypeError):
-        sessions = []
-    try:
-        files.write(path, encoded([*sessions, facts]))
+        files.write(path, encoded([*sessions(folder), facts]))
     except OSError as error:
         raise RecordsError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def sessions(folder: Path) -> list[dict[str, Any]]:
+    """Returns what is told of a run's sessions; nothing if the file cannot be read."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))["sessions"]
+        return [dict(each) for each in found]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def markdown(facts: Mapping[str, Any]) -> str:

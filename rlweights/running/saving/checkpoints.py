@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlweights import backend
 from rlweights.errors import CheckpointError
 from rlweights.running import files
 from rlweights.running.saving.checkpoint_file import check_expected, load, reason, save
 from rlweights.weights.arrays import Array
 
 _STEP_FILE = re.compile(r"step-([0-9]{12,})\.safetensors")
+THREADS = "threads"
+"""In the metadata: how many threads an operation had, see `rlweights.backend.use_threads`."""
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -56,6 +60,8 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> Path:
         """Writes the checkpoint of one step (see `checkpoint_file.save`), then removes the oldest.
 
+        The number of threads goes into the metadata: a run that goes on with another one ends otherwise.
+
         Files of *later* steps exist only if they could not be read and the run went on from an earlier one.
         They are renamed to `*.set-aside`, so that the newest step is the last one saved.
 
@@ -68,7 +74,7 @@ class Checkpoints:
             files.remove_leftovers(self.folder, _STEP_FILE.pattern)
         except OSError as error:
             raise CheckpointError(f"{path}: saving failed: {reason(error)}") from error
-        save(path, tensors, metadata)
+        save(path, tensors, {**metadata, THREADS: backend.threads()})
         steps = self.steps()
         try:
             for later in (self.path(other) for other in steps if other > step):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlweights.errors import CheckpointError
-from rlweights.running.saving.checkpoints import Checkpoints
+from rlweights.running.saving.checkpoints import THREADS, Checkpoints
 from support.checkpointed import STEPS_OF_SAVING, TENSORS, failing, names, same, state
 
 REPOSITORY = Path(__file__).parents[3]
@@ -72,7 +72,7 @@ def test_the_newest_are_kept(tmp_path):
     assert kept.steps() == [2_000, 10**13]
     found = kept.load_latest()
     assert found is not None
-    assert (found[0], found[2]) == (10**13, {"step": 10**13})
+    assert (found[0], found[2]["step"]) == (10**13, 10**13)
 
 
 def test_an_old_checkpoint_that_somebody_else_removed_is_no_error(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_only_a_save_removes_leftovers_and_only_ours(tmp_path):
 WRITER = """
 import itertools, os, pathlib, signal, sys
 import numpy as np
-from rlweights.running.saving.checkpoints import Checkpoints
+from rlweights.running.saving.checkpoints import THREADS, Checkpoints
 assert not {"tensorflow", "keras"} & sys.modules.keys()
 
 folder, name, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -202,6 +202,7 @@ def latest_is_whole(folder: Path) -> int:
     assert found is not None
     step, tensors, metadata = found
     assert same(tensors, state(step))
+    assert metadata.pop(THREADS) >= 1
     assert metadata == {"step": step}
     return step
 
