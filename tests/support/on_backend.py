@@ -44,6 +44,22 @@ SETS: dict[str, Any] = {
         rw.Recycling(0.9, every=2, placement="after_step", name="often"),
         rw.Projection("norm"),
     ],
+    "slow": lambda: [
+        rw.ContinualBackpropagation(0.047, maturity=2, every=2),
+        rw.Orthogonal(on="second/kernel"),
+        rw.HareAndTortoise(4, 0.8, on="head/.*"),
+        rw.Lookahead(3, 0.5, on="first/.*"),
+        rw.SpectralNorm(2.0, on="first/kernel"),
+        rw.Freezing(5, on="second/bias"),
+    ],
+    "moved": lambda: [
+        rw.DropConnect(0.2),
+        rw.SharpnessAware(0.05),
+        rw.Quantization(4, on="first/kernel"),
+        rw.Clustering(3, on="second/kernel"),
+        rw.Binarization(on="head/kernel"),
+    ],
+    "free": lambda: [rw.ScheduleFree()],
 }
 """Every rule, and all four placements."""
 

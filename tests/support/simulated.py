@@ -35,7 +35,7 @@ STEPS = 16
 """Environment steps of one iteration."""
 
 TINY: dict[str, Any] = {
-    "seed": 3,
+    "seed": 4,
     "environment": {
         "id": "CartPole-v1",
         "num_envs": 2,

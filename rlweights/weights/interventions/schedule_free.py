@@ -62,7 +62,7 @@ class ScheduleFree(Intervention):
 
     def survey(self, weights: Sequence[Variable], step: Scalar) -> None:
         """Moves the averages, once for each step that was made; a draw without one moves nothing."""
-        made = ops.cast(step, "int64") > self._steps
+        made = ops.cast(step, self._steps.dtype) > self._steps
         largest = ops.maximum(self._largest, ops.cast(self._owner.learning_rate, "float32"))
         weight = ops.power(largest, self.power(step))
         total = self._total + weight
@@ -72,7 +72,7 @@ class ScheduleFree(Intervention):
             average.assign(average + share * (ops.cast(each, "float32") - average))
         self._largest.assign(ops.where(made, largest, self._largest))
         self._total.assign(ops.where(made, total, self._total))
-        self._steps.assign(ops.maximum(ops.cast(step, "int64"), self._steps))
+        self._steps.assign(ops.maximum(ops.cast(step, self._steps.dtype), self._steps))
 
     def delta(self, weight: Variable, step: Scalar) -> Tensor:
         """Returns y - z = beta (x - z)."""

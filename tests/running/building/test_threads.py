@@ -1,7 +1,7 @@
 """The number of threads is a part of a run: it follows from the work, and a resumed run keeps it.
 
-That a run of two threads, resumed with them on one core, ends with its own bits, and on one thread with others,
-was seen with 64 x 32 steps and batches of 2,048 as one program: that takes minutes.
+That a run of two threads, resumed with them on one core, ends with its own bits, and on one thread with
+others, was seen with 64 x 32 steps and batches of 2,048 as one program: that takes minutes.
 """
 
 import json
