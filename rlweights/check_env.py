@@ -16,11 +16,17 @@ def check_env(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting to hold it against, as for train."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="Run code that an agent file or a run brings from elsewhere.")
+    ] = False,
 ) -> None:
     """Try an environment with random actions: what would keep an agent from learning?"""
     from rlweights.backend import configure
 
     configure()
+    from rlweights.running.building.trust import trust
+
+    trust(trusted)
     import contextlib
 
     import gymnasium as gym

@@ -47,11 +47,17 @@ def evaluate(
         typer.Option("--device", help="cpu, gpu or gpu:1.", show_default="a GPU if there is one"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="Run code that an agent file or a run brings from elsewhere.")
+    ] = False,
 ) -> None:
     """Evaluate a run: whole episodes, mean return and its bootstrap interval."""
 
     def session() -> int:
         configure(device)
+        from rlweights.running.building.trust import trust
+
+        trust(trusted)
         import numpy as np
 
         from rlweights.learning.intervals import bootstrap_interval

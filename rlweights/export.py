@@ -17,12 +17,18 @@ def export(
         Path, typer.Argument(help="A .keras, .tflite or .onnx file, or a folder for a SavedModel.")
     ],
     which: Annotated[str, typer.Option("--weights", help="best or latest.")] = "best",
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="Run code that an agent file or a run brings from elsewhere.")
+    ] = False,
 ) -> None:
     """Export a run's policy: observations in, distribution parameters out, normalization included.
 
     The exported model is loaded again and must act as the agent does; otherwise no file is written.
     """
     configure()
+    from rlweights.running.building.trust import trust
+
+    trust(trusted)
     from rlweights.errors import guarded
     from rlweights.running.export_formats import write
     from rlweights.running.trained import TrainedAgent

@@ -20,9 +20,15 @@ def play(
         Path | None,
         typer.Option("--record", metavar="FILE", help="Write a .gif or .mp4 instead of opening a window."),
     ] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="Run code that an agent file or a run brings from elsewhere.")
+    ] = False,
 ) -> None:
     """Play a run in its rendered environment."""
     configure()
+    from rlweights.running.building.trust import trust
+
+    trust(trusted)
     from rlweights.errors import guarded
     from rlweights.running.trained import TrainedAgent
     from rlweights.running.video import check_writable, write

@@ -41,12 +41,18 @@ def study(
         bool, typer.Option("--show", help="Train nothing: table and picture of what is finished.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="Run code that an agent file or a run brings from elsewhere.")
+    ] = False,
 ) -> None:
     """Run a study: train what is missing of its arms and seeds, and compare them.
 
     Started again it goes on; finished trials are never repeated.
     """
     configure()
+    from rlweights.running.building.trust import trust
+
+    trust(trusted)
 
     from rlweights.experiments import study_file
     from rlweights.experiments.study import Study

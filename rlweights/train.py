@@ -82,6 +82,9 @@ def train(
             show_default="by the size of the work; of a resumed run: its own",
         ),
     ] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trust", help="Run code that an agent file or a run brings from elsewhere.")
+    ] = False,
 ) -> None:
     """Train an agent, watched in TensorBoard.
 
@@ -89,6 +92,9 @@ def train(
     """
     with waiting("loading TensorFlow", quiet):
         configure(device, threads)
+        from rlweights.running.building.trust import trust
+
+        trust(trusted)
 
         from rlweights.running import session
         from rlweights.running.config.messages import Setting

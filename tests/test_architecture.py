@@ -46,7 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     # Ring 3: one run. `building` and `records` and `saving` are beside each other, over `config`.
     "running": {"running", "learning", "weights"},
     "running.config": {"running.config", "learning.algorithms"},
-    "running.building": {"running.building", "running.config", "running.interrupts", "learning", "weights"},
+    "running.building": {
+        *("running.building", "running.config", "running.files", "running.interrupts", "learning", "weights"),
+    },
     "running.records": {
         *("running.records", "running.files", "running.config", "running.notebooks"),
         *("learning", "weights.arrays"),

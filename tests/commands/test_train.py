@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def refused(command, tmp_path):
         before = sorted(tmp_path.rglob("*"))
         code, output, error = command(*words)
         assert (code, output) == (2, "")
+        error = re.sub(r"code  .*\n", "", error)  # whose code was run
         assert error.startswith("error: ")
         assert error.endswith("\n")
         assert len(error.splitlines()) == 1

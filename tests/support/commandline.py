@@ -1,6 +1,7 @@
 """Commands as a shell would call them: in this process, or in one of their own."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -36,8 +37,9 @@ def process(*words, folder, **environment):
 
 
 def refused(outcome) -> str:
-    """The one line that a command says before it gives up; nothing else."""
+    """The one line that a command says before it gives up; nothing else but whose code it has run."""
     code, output, error = outcome
+    error = re.sub(r"code  .*\n", "", error)
     assert code == 2
     assert output == ""
     assert error.startswith("error: ")

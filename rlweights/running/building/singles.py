@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from rlweights.errors import ConfigError
 from rlweights.learning.environments.base import Environment
 from rlweights.learning.environments.replay import described
+from rlweights.running.building import trust
 from rlweights.running.building.user_code import UserCode, arguments_of, home_of, takes, with_tuples
 from rlweights.running.config import extras, objects
 from rlweights.running.config.messages import choices, first_line, nearest, refusal
@@ -102,7 +103,10 @@ class Singles:
         package = extras.bringing(name)
         if package is not None:
             self._installed("environment.id", whole, package.module)
-        owner = self.guarded(lambda: importlib.import_module(module)) if module else None
+        owner = None
+        if module:
+            trust.open_module(self._source, "environment.id", module)
+            owner = self.guarded(lambda: importlib.import_module(module))
         if name in gym.registry:
             return name
         found = getattr(owner, name, None)
@@ -272,6 +276,8 @@ class Singles:
         if ".py:" in name:
             return self._files.load(key, name)
         module, _, attribute = name.rpartition(":")
+        if module:
+            trust.open_module(self._source, key, module)
         owner = self._installed(key, name, module) if module else gym.wrappers
         wrapper = getattr(owner, attribute, None)
         if not (inspect.isclass(wrapper) and issubclass(wrapper, gym.Wrapper)):

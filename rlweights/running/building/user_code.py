@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlweights.running.building import trust
 from rlweights.running.config.messages import first_line, nearest, refusal
 
 
@@ -26,9 +27,11 @@ class UserCode:
         self.source = source
         self.folder = folder
         self._modules: dict[Path, Any] = {}
-        for each in (os.getcwd(), *([also] if also else [])):
-            if each not in sys.path and not (each == os.getcwd() and "" in sys.path):
-                sys.path.append(each)  # last: nothing that is installed is hidden by it
+        here = os.getcwd()
+        if here not in sys.path and "" not in sys.path:
+            sys.path.append(here)  # last: nothing that is installed is hidden by it
+        if also:
+            trust.open_folder(source, also)
 
     @property
     def loaded(self) -> list[Path]:
@@ -81,6 +84,10 @@ class UserCode:
 
     def _module(self, key: str, reference: str, location: Path) -> Any:
         if location not in self._modules:
+            try:
+                trust.open_file(self.source, key, reference, location)
+            except OSError as error:
+                raise refusal(self.source, key, reference, first_line(error)) from None
             name = f"rlweights_user_{location.stem}"
             spec = importlib.util.spec_from_file_location(name, location)
             assert spec is not None
