@@ -100,6 +100,8 @@ class Card:
         metrics = ("relative_change", *self.rule.metric_names)
         lines += [f"**Metrics**: {', '.join(f'`{each}`' for each in metrics)}."]
         lines += [f"**Cost**: {cost}."] if cost else []
+        for study, found in self.rule.evidence:
+            lines += ["", f"**Measured**: {found} ([{study}](studies/{study}/table.md))."]
         lines += ["", "```python", self.code, "```", "", "```toml", self.toml, "```"]
         lines += ["", f"![What {self.rule.__name__} makes of a kernel]({picture})"] if picture else []
         lines += ["", f"**Source**: {self.source}"] if self.source else []

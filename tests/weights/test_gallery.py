@@ -13,6 +13,9 @@ from rlweights.weights import gallery
 from rlweights.weights.interventions import RULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+SETTINGS = ("1.5", "0.1", "0.3")
+"""Numbers in sentences about evidence that are settings of rules and rivals."""
 
 
 def test_the_page_is_what_the_classes_say():
@@ -27,6 +30,16 @@ def test_every_rule_has_a_card_with_everything():
         assert card.rule.when.endswith("."), name
         assert len(card.equation) >= 15, name
         assert name == "increment" or "http" in card.source, name
+
+
+def test_evidence_is_what_the_tables_of_studies_say():
+    for rule in RULES.values():
+        for study, found in rule.evidence:
+            table = (STUDIES / study / "table.md").read_text(encoding="utf-8")
+            figures = re.findall(r"\d,\d{3}|\d+\.\d+", found)
+            assert figures, found
+            missing = [each for each in figures if each not in table and each not in SETTINGS]
+            assert not missing, f"{rule.__name__}: {missing} stand not in the table of {study}"
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -54,6 +54,8 @@ class Intervention(Configured, Context):
     """What the rule is for, in half a sentence: for the gallery."""
     example: ClassVar[str] = ""
     """An expression that makes one, for the gallery."""
+    evidence: ClassVar[Sequence[tuple[str, str]]] = ()
+    """Studies, by their names, each with what it has measured of the rule; for the gallery."""
     promise: str | None = None
     """What holds of a weight that the rule has rewritten, in a word or two; see `preserves`."""
     every: int = 1

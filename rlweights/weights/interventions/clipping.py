@@ -39,6 +39,17 @@ class Clipping(Intervention):
 
     when = "Networks that go on learning through many tasks; bounds on what a weight may become."
     example = "Clipping(3.0)"
+    evidence = (
+        (
+            "turning_half_cheetah",
+            "a bound of 1.5, without the value network's last layer, ends late phases at 1,566, better than "
+            "plain PPO at 465.1; AdamW with 0.1, which is no rule, at 1,555",
+        ),
+        (
+            "new_tasks_cartpole",
+            "a bound of 1.5 reaches 169.8, better than plain PPO with 89.5; an entropy bonus 175.8",
+        ),
+    )
 
     default_on = KERNELS_AND_BIASES
     metric_names = ("clipped", "saturated")

@@ -111,6 +111,13 @@ class AdaptiveNoise(Intervention):
 
     when = "Exploration in the weights whose effect on the policy is held at a size."
     example = "AdaptiveNoise(0.01)"
+    evidence = (
+        (
+            "far_end_of_the_chain",
+            "a target of 0.3 finds the end of 50 states with a share of 1.000 of the seeds, better than "
+            "plain PPO with 0.300; an entropy bonus 0.300",
+        ),
+    )
 
     placement = "during_iteration"
     default_on = KERNELS_AND_BIASES

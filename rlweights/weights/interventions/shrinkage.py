@@ -55,6 +55,18 @@ class Shrinkage(Intervention):
 
     when = "Data that changes: weights that stay near where learning was easy; weight decay."
     example = 'Shrinkage(1e-4, towards="initial")'
+    evidence = (
+        (
+            "turning_half_cheetah",
+            "a rate of 1e-4 towards the initial weights ends late phases at 1,454, better than plain PPO at "
+            "465.1; AdamW with 0.1, which is no rule, at 1,555",
+        ),
+        (
+            "new_tasks_cartpole",
+            "a rate of 1e-3 towards the initial weights reaches 192.7, better than plain PPO with 89.5, and "
+            "with layer norm 239.5; layer norm alone 138.4",
+        ),
+    )
 
     default_on = KERNELS_AND_BIASES
 
