@@ -329,11 +329,14 @@ class Intervention(Configured, Context):
                     difference = new - ops.copy(variable)
                 differences.append((variable, self._owner.masks.free(variable, difference)))
 
+        added = {id(v): difference for v, difference in differences}
+        # As few values as may be: a branch takes each of them as an operand, whether it is taken or not.
+        changes = _parts([added.get(id(v), ops.zeros(v.shape, v.dtype)) for v in self.variables])
+
         def record() -> None:
-            before, added = _values(self.variables), {id(v): x for v, x in differences}
-            changes = [added.get(id(v), ops.zeros(v.shape, v.dtype)) for v in self.variables]
-            after = [x + change for x, change in zip(before, changes, strict=True)]
-            self._record(before, after, step, _parts(changes))
+            before = _values(self.variables)
+            pairs = zip(before, _of_parts(changes, before), strict=True)
+            self._record(before, [x + ops.cast(change, x.dtype) for x, change in pairs], step, changes)
 
         if measured is True:
             record()
@@ -409,6 +412,20 @@ def _parts(values: Sequence[Any]) -> list[Any]:
     large = [ops.cast(x, "float32") for x in values if math.prod(x.shape) > SMALL]
     vector = [ops.concatenate([ops.reshape(ops.cast(x, "float32"), [-1]) for x in small])] if small else []
     return vector + large
+
+
+def _of_parts(parts: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    """Float32 values in the shapes of others [...], of which `_parts` made parts."""
+    sizes = [math.prod(x.shape) for x in like]
+    large = iter(parts[any(size <= SMALL for size in sizes) :])
+    found, begin = [], 0
+    for x, size in zip(like, sizes, strict=True):
+        if size > SMALL:
+            found.append(next(large))
+        else:
+            found.append(ops.reshape(parts[0][begin : begin + size], x.shape))
+            begin += size
+    return found
 
 
 KERNELS_AND_BIASES = kernels_and_biases()
