@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
         *("running.building", "running.config", "running.files", "running.interrupts", "learning", "weights"),
     },
     "running.records": {
-        *("running.records", "running.files", "running.config", "running.notebooks"),
+        *("running.records", "running.files", "running.leash", "running.config", "running.notebooks"),
         *("learning", "weights.arrays"),
     },
     "running.saving": {
@@ -313,6 +313,8 @@ TESTED_ELSEWHERE = {
     "weights.interventions.units": "weights/interventions/test_recycling.py",
     # There is another test_rules.py, of agent files.
     "rules": "commands/test_rule_cards.py",
+    # Seen in what a killed run leaves behind.
+    "running.leash": "running/records/test_tensorboard_server.py",
     # Seen in what pruning holds.
     "weights.masks": "weights/interventions/test_pruning.py",
     "learning.algorithms.base": "learning/test_algorithms.py",

@@ -18,6 +18,7 @@ from typing import IO, Any
 from rlweights.backend import configure
 from rlweights.errors import STOPPED, RunLockedError, guarded
 from rlweights.running.interrupts import NUMBERS
+from rlweights.running.leash import end_with_parent
 from rlweights.running.recipe import Recipe
 from rlweights.running.records.console import Follow
 from rlweights.running.session import exit_code
@@ -228,20 +229,6 @@ def _trained(trial: Trial, recipe: Recipe, follow: Follow) -> Any:
             time.sleep(0.5)
 
 
-def _end_with_parent() -> None:
-    """Ends this process at once when the other end of its standard input is gone.
-
-    At once, and not in good order: that is what a kill of the parent means, and a checkpoint resumes.
-    """
-
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(STOPPED)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def _environment(threads: int) -> dict[str, str] | None:
     """The variables of a process that tell TensorFlow how many threads to use; None: those of this one."""
     if not threads:
@@ -251,5 +238,5 @@ def _environment(threads: int) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    end_with_parent(lambda: os._exit(STOPPED))
     raise SystemExit(_process(sys.argv[1]))

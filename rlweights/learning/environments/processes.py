@@ -2,16 +2,30 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import wait
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.vector.async_vector_env import _async_worker
 
 from rlweights.errors import BrokenEnvironment
 
 _GONE = (EOFError, ConnectionError, BrokenPipeError)
 """What a pipe says whose other end is no more."""
+
+
+def work(index: int, make: Callable[[], gym.Env], *others: Any) -> None:
+    """What each process does: Gymnasium's work, until the other end of its pipe is gone, with the parent.
+
+    Args:
+        index: See Gymnasium's worker.
+        make: Makes the environment.
+        *others: See Gymnasium's worker.
+    """
+    env = make()  # what this raises is shown
+    with contextlib.suppress(*_GONE):
+        _async_worker(index, lambda: env, *others)
 
 
 class WatchedProcesses(gym.vector.AsyncVectorEnv):
@@ -26,7 +40,7 @@ class WatchedProcesses(gym.vector.AsyncVectorEnv):
 
     def __init__(self, makers: Any, name: str, patience: float, **options: Any):
         self.called, self._patience, self._lost = name, patience, False
-        super().__init__(makers, **options)
+        super().__init__(makers, worker=work, **options)
 
     def reset(self, **arguments: Any) -> Any:
         """Resets all environments.

@@ -1,4 +1,4 @@
-"""TensorBoard beside a run: starts and ends with it."""
+"""TensorBoard beside a run: starts and ends with it, killed or not."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from rlweights.running.leash import leashed
 
 COMMAND = (sys.executable, "-m", "tensorboard.main")
 
@@ -37,8 +39,8 @@ def watched(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[], A
     try:
         # In a new session: Ctrl-C asks the run to stop, and TensorBoard shows the run until it has.
         process = subprocess.Popen(
-            [*COMMAND, "--logdir", str(folder)],
-            stdin=subprocess.DEVNULL,
+            leashed([*COMMAND, "--logdir", str(folder)]),
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,6 +51,7 @@ def watched(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[], A
         say(f"TensorBoard cannot start: {error.strerror or error}")
         yield lambda: None
         return
+    assert process.stdin is not None
     assert process.stderr is not None
     ending, told = threading.Event(), threading.Event()
 
@@ -65,6 +68,7 @@ def watched(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[], A
         _end(process)
         listener.join(timeout=PATIENCE)
         process.stderr.close()
+        process.stdin.close()
 
 
 def _listen(stream: IO[str], say: Callable[[str], None], ending: threading.Event) -> None:

@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -350,3 +353,17 @@ def test_environments_that_are_seen_as_pixels_are_made_to_draw():
 
 def test_an_id_with_its_module_is_prepared_like_the_id():
     assert agent_file.for_environment("ale_py:ALE/Breakout-v5").agent.environment.wrappers
+
+
+def test_processes_of_a_killed_run_end_and_say_nothing():
+    script = """
+import functools, os, gymnasium
+from rlweights.learning.environments.processes import WatchedProcesses
+envs = WatchedProcesses([functools.partial(gymnasium.make, "CartPole-v1")] * 3, "CartPole-v1", 20.0)
+envs.reset(seed=1)
+os.kill(os.getpid(), 9)
+"""
+    # Standard error is read to its end: all processes that hold it are gone then.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9
+    assert not re.search("Traceback|Error", done.stderr)  # TensorFlow may greet

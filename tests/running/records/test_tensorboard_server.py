@@ -4,8 +4,11 @@ import contextlib
 import os
 import queue
 import re
+import subprocess
 import sys
+import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +81,10 @@ def test_it_ends_when_the_run_fails(tmp_path, pretend):
 def test_one_that_does_not_react_is_killed(tmp_path, pretend, monkeypatch):
     monkeypatch.setattr(tensorboard_server, "PATIENCE", 0.3)
     pretend("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + PRETENDER)
-    assert not alive(pid_of_a_failing_run(tmp_path))
+    pid, deadline = pid_of_a_failing_run(tmp_path), time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +107,36 @@ def test_one_that_cannot_start_is_said_and_the_block_runs(tmp_path, pretend, scr
 
 def test_one_that_is_not_there_is_said_and_the_block_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard_server, "COMMAND", (str(tmp_path / "python"),))
-    said, ran = [], False
-    with watched(tmp_path, said.append):
-        ran = True
-    assert ran
+    said = []
+    with watched(tmp_path, said.append) as wait:
+        wait()
     assert said == ["TensorBoard cannot start: No such file or directory"]
+
+
+def test_it_ends_when_the_run_is_killed(tmp_path):
+    """With its own children: TensorBoard's data server is one."""
+    child = "import os, time; print('TensorBoard at http://x/', flush=True); time.sleep(600)"
+    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}], stdout=sys.stderr)\n"
+    script = f"""
+import os, sys, threading
+from rlweights.running.records import tensorboard_server
+tensorboard_server.COMMAND = (sys.executable, "-c", {parent!r})
+with tensorboard_server.watched("runs", print) as wait:
+    wait()
+    os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=tmp_path, timeout=60)
+    assert done.returncode == -9
+    deadline = time.monotonic() + 20
+    while (left := running(child)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def running(script: str) -> list[Path]:
+    """The processes that run a script, or whose command holds it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [path] if script.encode() in path.read_bytes() else []
+    return found
