@@ -344,6 +344,8 @@ TESTED_ELSEWHERE = {
     "learning.parts": "learning/test_spaces.py",
     "learning.tables": "running/test_parts_of_observations.py",
     "learning.environments.rescaled": "running/test_parts_of_observations.py",
+    "learning.heads": "learning/test_masking.py",
+    "learning.environments.masked": "running/building/test_building_action_masks.py",
     "learning.environments.conformity": "running/building/test_user_environments.py",
     "learning.environments.processes": "running/building/test_user_environments.py",
     "running.building.singles": "running/building/test_user_environments.py",

@@ -90,7 +90,13 @@ class NumpyPolicy:
         self._tables = {name: (table, next(arrays)) for name, table in trunk.tables.items()}
 
     def __call__(self, observations: Array) -> Array:
-        """Returns the distribution parameters [N, P] of float32 observations [N, D]."""
+        """Returns the distribution parameters [N, P] of float32 observations [N, D], masked if masks are."""
+        masking = self._policy.masking
+        if masking is None:
+            return self._outputs(observations)
+        return masking.applied_numpy(self._outputs(masking.seen(observations)), observations)
+
+    def _outputs(self, observations: Array) -> Array:
         x = observations
         if self._scale:
             mean, inverse_std, limit = self._scale

@@ -5,7 +5,7 @@ Shapes: N environments. What a checkpoint needs to hold is a few arrays by name;
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -162,21 +162,27 @@ class ReadState(Continuation):
         return self._seen
 
     @staticmethod
-    def holds(stepper: Stepper, draw: Any) -> bool:
+    def holds(stepper: Stepper, draw: Callable[[Array], Array]) -> bool:
         """Whether a vector environment is wholly described by its plain attributes: tried by going back.
 
         Args:
             stepper: The vector environment; it has to be reset afterwards.
-            draw: Returns sampled actions [N, ...].
+            draw: Returns sampled actions [N, ...] for observations [N, ...].
         """
         tried = ReadState(stepper)
-        tried.reset(0)
+        seen = tried.reset(0)
         for _ in range(5):
-            tried.step(draw())
-        state, actions = tried.state(), [draw() for _ in range(40)]
-        first = [tried.step(each) for each in actions]
+            seen = tried.step(draw(seen)).observations
+        state, actions, first = tried.state(), [], []
+        for _ in range(40):
+            actions.append(draw(seen))
+            first.append(tried.step(actions[-1]))
+            seen = first[-1].observations
         tried.restore(state)
-        second = [tried.step(each) for each in actions]
+        try:
+            second = [tried.step(each) for each in actions]
+        except BrokenEnvironment:  # it is elsewhere, where these actions are forbidden
+            return False
         return all(
             np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
             for one, other in zip(first, second, strict=True)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rlweights.learning.environments.action_masks import KEY, NAMES, MaskReader
 from rlweights.weights.arrays import Array
 
 
@@ -36,6 +37,33 @@ def batched(space: spaces.Space, observations: Any) -> tuple[Any, bool]:
             raise ValueError(f"observations of different numbers do not make one batch: {told}")
         return collected, False
     return _lifted(collected), True
+
+
+def with_masks(observations: Any, masks: Any, source: str, action_space: spaces.Space) -> dict[str, Any]:
+    """Returns observations, one or a batch, in the form that agents with masks take.
+
+    Args:
+        observations: As the environment gives them.
+        masks: [P], or an array [N, P]; None: they are in the observations.
+        source: Where the environment tells its masks.
+        action_space: What they are masks of.
+
+    Raises:
+        ValueError: If there are none, or they allow nothing; one line.
+    """
+    if source == "observation":
+        if masks is not None:
+            raise ValueError(f"action_masks: the masks are in the observations, by the key {KEY!r}")
+        if not isinstance(observations, Mapping) or KEY not in observations:
+            raise ValueError(f"observations: a dict with the key {KEY!r} is needed")
+        masks = observations[KEY]
+        observations = {key: value for key, value in observations.items() if key != KEY}
+    elif masks is None:
+        raise ValueError(f"action_masks are needed: this agent was trained with {NAMES[source]}")
+    reader = MaskReader(action_space, "a mask in action_masks")
+    many = isinstance(masks, np.ndarray) and masks.ndim == 2 and masks.shape[1] == reader.size
+    found = reader.read_all(masks, np.ones(len(masks), bool)) if many else reader.read(masks)
+    return {"observation": observations, KEY: found}
 
 
 def _called(name: str) -> str:

@@ -19,7 +19,7 @@ from rlweights.learning.returns import generalized_advantages
 from rlweights.learning.rule_signals import RuleSignals
 from rlweights.learning.samples import ActionBounds, sample_scalars
 from rlweights.weights.arrays import Scalar, Tensor, Variable
-from rlweights.weights.diagnostics import update_to_weight_ratio
+from rlweights.weights.diagnostics import masked_mean, update_to_weight_ratio
 from rlweights.weights.optimizer import InterventionOptimizer
 
 SUMMED = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
@@ -121,6 +121,11 @@ class Learner:
         samples, metrics = self._prepare(batch)
         before = self._flat_weights()
         metrics |= self._optimize(samples, progress)
+        if self.networks.masking is not None and "train/entropy_fraction" in metrics:
+            # The uniform policy over what is allowed has less entropy than that over all actions.
+            most = self.networks.masking.max_entropy(_flatten(batch.observations))
+            share = -metrics["train/entropy_loss"] / masked_mean(most, _flatten(batch.valid))
+            metrics["train/entropy_fraction"] = tf.where(tf.math.is_finite(share), share, 1.0)
         after = self._flat_weights()
         metrics["update/update_to_weight_ratio"] = update_to_weight_ratio(before, after)
         metrics["update/nonfinite_streak"] = tf.cast(self.bad_streak.value, tf.float32)
@@ -133,13 +138,14 @@ class Learner:
         metrics["update/nonfinite_weights"] = _count(~tf.math.is_finite(self._flat_weights()))
         metrics |= {f"intervention/{name}": value for name, value in self.optimizer.metrics().items()}
         if self.networks.normalization is not None:
-            self.networks.normalization.update(_flatten(batch.observations), _flatten(batch.valid))
+            seen = self.networks.seen(_flatten(batch.observations))
+            self.networks.normalization.update(seen, _flatten(batch.valid))
         return metrics
 
     def _prepare(self, batch: Batch) -> tuple[tuple[Tensor, Minibatch], dict[str, Scalar]]:
         """Computes log-probabilities, values and advantages of a rollout, each network in one pass."""
         observations = _flatten(batch.observations)
-        valid = _flatten(batch.valid)
+        valid, masking = _flatten(batch.valid), self.networks.masking
         parameters = self.networks.policy(observations)
         actions = _flatten(batch.actions)
         log_prob = self.distribution.log_prob(parameters, actions)
@@ -171,7 +177,11 @@ class Learner:
             "train/explained_variance": explained_variance(values, returns, batch.valid),
             "update/nonfinite_observations": _count(_nonfinite_rows(_flatten(all_observations))),
             "update/nonfinite_rewards": _count(~tf.math.is_finite(batch.rewards)),
-            **sample_scalars(batch, returns, self.distribution, self._action_bounds, self._features),
+            **sample_scalars(
+                batch._replace(observations=self.networks.seen(batch.observations)),
+                *(returns, self.distribution, self._action_bounds, self._features),
+            ),
+            **({} if masking is None else masking.scalars(observations, valid)),
         }
         self._signals.acted(observations, parameters, valid)
         minibatch = Minibatch(

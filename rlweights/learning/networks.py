@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from rlweights.learning.heads import Head, orthogonal
+from rlweights.learning.masking import Masking
 from rlweights.learning.normalization import ObservationNormalization
 from rlweights.learning.parts import NATURE, ObservationPart, convolutions_for, layer_prefixes
 from rlweights.learning.tables import Table
@@ -87,7 +89,7 @@ class Trunk(keras.Model):
                 self.branches[part.name] = branch
                 self.convolutions = [*self.convolutions, *branch]
         self.hidden = [
-            keras.layers.Dense(units, kernel_initializer=_orthogonal(2**0.5, seed + i), name=f"hidden_{i}")
+            keras.layers.Dense(units, kernel_initializer=orthogonal(2**0.5, seed + i), name=f"hidden_{i}")
             for i, units in enumerate(hidden_sizes)
         ]
         self.norms = [
@@ -229,53 +231,6 @@ class CustomTrunk(keras.Model):
         return self.model(self.prepared(observations))
 
 
-class Head(keras.Model):
-    """A trunk and a linear layer, with optional free parameters (log standard deviations) behind it.
-
-    Args:
-        trunk: The hidden layers; two heads may share one.
-        outputs: Number of linear outputs.
-        gain: Gain of the orthogonal initial kernel: 0.01 for policies, 1 for values.
-        log_std: Initial log standard deviation, appended `outputs` times to the output; None: none.
-        name: First part of the path of the weights of the last layer.
-        seed: Seed of the initial weights.
-    """
-
-    def __init__(
-        self,
-        trunk: Trunk,
-        outputs: int,
-        gain: float,
-        *,
-        log_std: float | None = None,
-        name: str,
-        seed: int,
-    ):
-        super().__init__(name=name)
-        self.trunk = trunk
-        self.head = keras.layers.Dense(outputs, kernel_initializer=_orthogonal(gain, seed), name="head")
-        self.outputs = outputs
-        self.initial_log_std = log_std
-        self.log_std: Any = None
-
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        """Builds the head's free parameters under the name of this model."""
-        if self.initial_log_std is not None:
-            self.log_std = self.add_weight(
-                shape=(self.outputs,),
-                initializer=keras.initializers.Constant(self.initial_log_std),
-                name="log_std",
-            )
-        self.built = True
-
-    def call(self, observations: Tensor) -> Tensor:
-        """Returns the outputs [B, outputs], or [B, 2 * outputs] with log standard deviations."""
-        outputs = self.head(self.trunk(observations))
-        if self.log_std is None:
-            return outputs
-        return ops.concatenate([outputs, ops.broadcast_to(self.log_std, ops.shape(outputs))], axis=-1)
-
-
 @dataclass
 class ActorCritic:
     """The two networks of an agent: `policy` gives distribution parameters, `value` gives V(s)."""
@@ -283,6 +238,7 @@ class ActorCritic:
     policy: keras.Model
     value: keras.Model
     normalization: ObservationNormalization | None = None
+    masking: Masking | None = None
 
     @property
     def trainable_variables(self) -> list[Variable]:
@@ -301,6 +257,10 @@ class ActorCritic:
         """The policy's log standard deviations [outputs], for continuous actions; else None."""
         return getattr(self.policy, "log_std", None)
 
+    def seen(self, observations: Tensor) -> Tensor:
+        """Returns what hidden layers see of observations [..., D + P]: all but their masks."""
+        return observations if self.masking is None else self.masking.seen(observations)
+
     def values(self, observations: Tensor) -> Tensor:
         """Returns V [B] of observations [B, ...]."""
         return ops.squeeze(self.value(observations), -1)
@@ -308,7 +268,8 @@ class ActorCritic:
     def activations(self, observations: Tensor) -> dict[str, Tensor]:
         """Returns the hidden activations by layer path ("policy/hidden_0"), [B, units] each."""
         trunks = {id(each.trunk): each.trunk for each in (self.policy, self.value)}
-        return {k: v for trunk in trunks.values() for k, v in trunk.activations(observations).items()}
+        seen = self.seen(observations)
+        return {k: v for trunk in trunks.values() for k, v in trunk.activations(seen).items()}
 
 
 def actor_critic(
@@ -329,12 +290,13 @@ def actor_critic(
     space: gym.Space | None = None,
     parts: Sequence[ObservationPart] = (),
     pixels: tuple[float, float] = PIXELS,
+    masking: Masking | None = None,
     seed: int = 0,
 ) -> ActorCritic:
     """Builds the two networks of an agent.
 
     Args:
-        observation_shape: Shape of one observation.
+        observation_shape: Shape of one observation, as the hidden layers see it.
         parameter_outputs: Linear outputs of the policy (logits, or means).
         hidden_sizes: Units of the hidden layers of the policy.
         value_hidden_sizes: Units of those of the value network; None: the same.
@@ -350,6 +312,7 @@ def actor_critic(
         space: The space of one observation, for `model`.
         parts: The parts of one observation, see `Trunk` and `CustomTrunk`.
         pixels: See PIXELS.
+        masking: Where observations hold an action mask; None: nowhere.
         seed: Seed of the initial weights.
 
     Raises:
@@ -395,16 +358,17 @@ def actor_critic(
     # Built separately, trunks and heads keep one-part path prefixes; inside a call they would nest.
     for each in (policy_trunk, value_trunk):
         each(example)
-    policy = Head(
-        policy_trunk, parameter_outputs, policy_gain, log_std=log_std, name="policy", seed=seed * 1000 + 600
-    )
-    value = Head(value_trunk, 1, 1.0, name="value", seed=seed * 1000 + 700)
+    options: Any = {"log_std": log_std, "masking": masking, "masks": True, "name": "policy"}
+    policy = Head(policy_trunk, parameter_outputs, policy_gain, seed=seed * 1000 + 600, **options)
+    value = Head(value_trunk, 1, 1.0, masking=masking, name="value", seed=seed * 1000 + 700)
+    if masking is not None:
+        example = ops.zeros((1, *masking.whole), dtype=example.dtype)
     for each in (policy, value):
         each(example)
     if model is not None:
         another = policy_trunk if value_trunk is not policy_trunk else trunk("trunk", (), 0)
         _check_names(value_trunk, another)
-    return ActorCritic(policy, value, normalization)
+    return ActorCritic(policy, value, normalization, masking)
 
 
 def _check_names(trunk: CustomTrunk, another: CustomTrunk) -> None:
@@ -436,12 +400,8 @@ def _convolutions(
             filters,
             size,
             stride,
-            kernel_initializer=_orthogonal(2**0.5, seed + i),
+            kernel_initializer=orthogonal(2**0.5, seed + i),
             name=f"{prefix}convolution_{i}",
         )
         for i, (filters, size, stride) in enumerate(described)
     ]
-
-
-def _orthogonal(gain: float, seed: int) -> Any:
-    return keras.initializers.Orthogonal(gain=gain, seed=seed)

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.conformity import Misfit
 from rlweights.learning.environments.replay import FAILURE, RECREATED, REPORTED, described
 from rlweights.learning.spaces import Translation, one_batch
 from rlweights.weights.arrays import Array
@@ -146,6 +147,8 @@ class Stepper:
             return getattr(self.envs, method)(*arguments, **named)
         except BrokenEnvironment:
             raise
+        except Misfit as misfit:  # of a mask
+            raise BrokenEnvironment(f"{self.name}: {method}() returned {misfit}") from None
         except Exception as error:
             details = "".join(traceback.format_exception(error))
             raise BrokenEnvironment(f"{self.name}: {method}() raised {described(error)}", details) from error

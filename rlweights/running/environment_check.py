@@ -10,7 +10,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rlweights.learning.environments.action_masks import KEY, NAMES, MaskedObservations, random_action
 from rlweights.learning.environments.conformity import Conformity, Misfit
+from rlweights.running.building.action_masks import MaskChoice
 from rlweights.running.config.messages import first_line
 from rlweights.running.config.schema import Agent
 from rlweights.running.diagnosis.judgement import Finding
@@ -90,10 +92,14 @@ def check(agent: Agent, make: Callable[[], gym.Env], steps: int = STEPS) -> Chec
     def add(name: str, kind: str, text: str, *advice: str, confused: str = "") -> None:
         findings.append(Finding(name, kind, text, 0, (), advice, confused, "docs/gymnasium.md", ""))
 
+    def masked(env: gym.Env) -> gym.Env:
+        source: Any = MaskChoice(agent.environment, agent.environment.id).of(env, env.action_space)
+        return env if source == "none" else MaskedObservations(env, source)
+
     with contextlib.ExitStack() as stack:
-        env = stack.enter_context(contextlib.closing(make()))
+        env = masked(stack.enter_context(contextlib.closing(make())))
         try:
-            other = stack.enter_context(contextlib.closing(make()))
+            other = masked(stack.enter_context(contextlib.closing(make())))
         except Exception as error:
             other = env
             add(
@@ -133,7 +139,10 @@ def check(agent: Agent, make: Callable[[], gym.Env], steps: int = STEPS) -> Chec
         _judge_actions(agent, env.action_space, add)
         _judge_rewards(agent, first, add)
         _judge_episodes(agent, first, add)
-        _judge_observations(agent, env.observation_space, first, add)
+        seen: Any = env.observation_space
+        if isinstance(env, MaskedObservations):
+            seen = seen["observation"]
+        _judge_observations(agent, seen, first, add)
         facts = _facts(env, first)
     return Check(facts, sorted(findings, key=lambda each: RANKS[each.kind]))
 
@@ -142,21 +151,32 @@ def trial(env: gym.Env, steps: int, seed: int, actions: int) -> RandomTrial:
     """Takes random actions.
 
     Args:
-        env: The environment.
+        env: The environment; with masks, only what they allow is taken.
         steps: How many.
         seed: Of the first episode; each further one has the next seed.
         actions: Seed of the actions.
     """
-    found, conformity = RandomTrial(), Conformity(env.observation_space)
-    space = env.action_space
+    found, space, mask = RandomTrial(), env.action_space, None
     space.seed(actions)
+    seen: Any = env.observation_space
+    if isinstance(env, MaskedObservations):
+        seen = seen["observation"]
+    conformity = Conformity(seen)
+
+    def apart(observation: Any) -> tuple[Any, Any]:
+        if isinstance(env, MaskedObservations):
+            return observation["observation"], observation[KEY]
+        return observation, None
+
     started = time.perf_counter()
     try:
-        observation, _ = env.reset(seed=seed)
+        observation, mask = apart(env.reset(seed=seed)[0])
         kept = _look(found, conformity, observation)
         episode, length, total = 0, 0, 0.0
         for _ in range(steps):
-            following, reward, terminated, truncated, _ = env.step(space.sample())
+            action = space.sample() if mask is None else random_action(space, mask)
+            outcome, reward, terminated, truncated, _ = env.step(action)
+            following, mask = apart(outcome)
             found.changed |= not np.array_equal(kept, _numbers(observation), equal_nan=True)
             observation = following
             kept = _look(found, conformity, observation)
@@ -169,7 +189,7 @@ def trial(env: gym.Env, steps: int, seed: int, actions: int) -> RandomTrial:
                 found.returns.append(total)
                 found.terminated += bool(terminated)
                 episode, length, total = episode + 1, 0, 0.0
-                observation, _ = env.reset(seed=seed + episode)
+                observation, mask = apart(env.reset(seed=seed + episode)[0])
                 kept = _look(found, conformity, observation)
     except Misfit as error:
         found.misfit = f"step {len(found.rewards):,}: {error}"
@@ -326,7 +346,11 @@ def _judge_observations(agent: Agent, space: gym.Space, found: RandomTrial, add:
 
 
 def _facts(env: gym.Env, found: RandomTrial) -> dict[str, str]:
-    facts = {"observations": str(env.observation_space), "actions": str(env.action_space)}
+    observed: Any = env.observation_space
+    facts = {"observations": str(observed), "actions": str(env.action_space)}
+    if isinstance(env, MaskedObservations):
+        facts = {"observations": str(observed["observation"]), "actions": str(env.action_space)}
+        facts["masks"] = NAMES[env.source]
     if found.lengths:
         lengths, returns = np.array(found.lengths), np.array(found.returns)
         facts["episodes"] = (

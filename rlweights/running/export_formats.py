@@ -28,14 +28,14 @@ def write(agent: Any, target: Path) -> None:
         raise ConfigError(f"{target}: takes a .keras, .tflite or .onnx file, or a folder without a suffix")
     if target.exists():
         raise ConfigError(f"{target}: exists already")
-    observations = _observations(agent)
-    wanted = np.asarray(agent.policy.networks.policy(observations))
+    batch = _inputs(agent)
+    wanted = np.asarray(agent.policy.networks.policy(_whole(batch)))
     model = _functional(agent)
     try:
         # Only a model that was checked gets the target's name, whatever fails before.
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=target.parent) as folder:
             written = Path(folder) / target.name
-            got = writers[target.suffix](model, written, observations)
+            got = writers[target.suffix](model, written, batch)
             difference = float(np.max(np.abs(got - wanted)))
             if not difference <= TOLERANCE * max(1.0, float(np.max(np.abs(wanted)))):
                 raise ConfigError(f"{target}: the exported model differs from the agent by {difference:.2g}")
@@ -44,12 +44,40 @@ def write(agent: Any, target: Path) -> None:
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
-def _observations(agent: Any) -> Any:
-    """A batch on which agent and export are compared: pixels, or numbers of the scale that it has seen."""
+def _inputs(agent: Any) -> list[Any]:
+    """A batch on which agent and export are compared: observations, and masks if the agent takes them."""
     import numpy as np
 
-    encoder, normalization = agent.policy.encoder, agent.policy.networks.normalization
     rng = np.random.default_rng(0)
+    observations, masking = _observations(agent, rng), agent.policy.masking
+    if masking is None:
+        return [observations]
+    masks = rng.random((len(observations), masking.size)) < 0.5
+    masks[:, np.cumsum([0, *masking.counts[:-1]])] = True  # each part allows its first action at least
+    return [observations, masks]
+
+
+def _whole(batch: list[Any]) -> Any:
+    """The inputs as the agent's own networks take them: masks behind observations."""
+    import numpy as np
+
+    observations = batch[0]
+    if len(batch) == 1:
+        return observations
+    flat = observations.reshape(len(observations), -1)
+    return np.concatenate([flat, batch[1].astype(flat.dtype)], axis=1)
+
+
+def _called(batch: list[Any]) -> Any:
+    """The inputs as Keras' models take them."""
+    return batch[0] if len(batch) == 1 else batch
+
+
+def _observations(agent: Any, rng: Any) -> Any:
+    """Observations without masks: pixels, or numbers of the scale that the agent has seen."""
+    import numpy as np
+
+    encoder, normalization = agent.policy.unmasked, agent.policy.networks.normalization
     if encoder.dtype == "uint8":
         return rng.integers(0, 256, (16, *encoder.shape), dtype=np.uint8)
     observations = rng.standard_normal((16, *encoder.shape), dtype=np.float32)
@@ -67,7 +95,9 @@ def _functional(agent: Any) -> Any:
     """The policy as a functional model of Keras' layers, which loads without rlweights."""
     import keras
 
-    encoder = agent.policy.encoder
+    from rlweights.learning.masking import FORBIDDEN
+
+    encoder, masking = agent.policy.unmasked, agent.policy.masking
     inputs = keras.Input(encoder.shape, dtype=encoder.dtype, name="observations")
     policy, trunk = agent.policy.networks.policy, agent.policy.networks.policy.trunk
     x = inputs
@@ -84,7 +114,11 @@ def _functional(agent: Any) -> Any:
         spread = keras.layers.Dense(size, name="log_std", kernel_initializer="zeros")
         outputs = keras.layers.Concatenate(name="parameters")([outputs, spread(outputs)])
         spread.bias.assign(policy.log_std)
-    model = keras.Model(inputs, outputs, name="policy")
+    entries: list[Any] = [inputs]
+    if masking is not None:
+        entries.append(keras.Input((masking.size,), dtype="bool", name="action_mask"))
+        outputs = keras.ops.where(entries[1], outputs, FORBIDDEN)
+    model = keras.Model(_called(entries), outputs, name="policy")
     _fill(model, policy)
     return model
 
@@ -163,7 +197,7 @@ def _fill(model: Any, policy: Any) -> None:
         model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
-def _keras(model: Any, target: Path, observations: Any) -> Any:
+def _keras(model: Any, target: Path, batch: list[Any]) -> Any:
     import keras
     import numpy as np
 
@@ -175,19 +209,19 @@ def _keras(model: Any, target: Path, observations: Any) -> Any:
     except (TypeError, ValueError):  # a class of the user that is not registered with Keras
         why = "the file needs classes of your own to load; export a SavedModel, a folder without a suffix"
         raise ConfigError(f"{target.name}: {why}") from None
-    return np.asarray(loaded(observations))
+    return np.asarray(loaded(_called(batch)))
 
 
-def _saved_model(model: Any, target: Path, observations: Any) -> Any:
+def _saved_model(model: Any, target: Path, batch: list[Any]) -> Any:
     import numpy as np
     import tensorflow as tf
 
     model.export(target, format="tf_saved_model", verbose=False)
     loaded = tf.saved_model.load(str(target))  # held in a name: its functions do not keep its variables
-    return np.asarray(loaded.serve(observations))
+    return np.asarray(loaded.serve(_called(batch)))
 
 
-def _tflite(model: Any, target: Path, observations: Any) -> Any:
+def _tflite(model: Any, target: Path, batch: list[Any]) -> Any:
     import numpy as np
     import tensorflow as tf
 
@@ -197,15 +231,17 @@ def _tflite(model: Any, target: Path, observations: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the interpreter will move to another package
         interpreter = tf.lite.Interpreter(model_content=data)
-    entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(entry["index"], observations.shape)
+    entries = sorted(interpreter.get_input_details(), key=lambda entry: "action_mask" in entry["name"])
+    for entry, array in zip(entries, batch, strict=True):
+        interpreter.resize_tensor_input(entry["index"], array.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(entry["index"], observations)
+    for entry, array in zip(entries, batch, strict=True):
+        interpreter.set_tensor(entry["index"], array)
     interpreter.invoke()
-    return np.asarray(interpreter.get_tensor(result["index"]))
+    return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
 
 
-def _onnx(model: Any, target: Path, observations: Any) -> Any:
+def _onnx(model: Any, target: Path, batch: list[Any]) -> Any:
     import numpy as np
 
     from rlweights.errors import ConfigError
@@ -216,10 +252,11 @@ def _onnx(model: Any, target: Path, observations: Any) -> Any:
         import tf2onnx  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"{target}: {missing(str(error.name), 'onnx')}") from None
-    model(observations)  # Keras exports only what was called
+    model(_called(batch))  # Keras exports only what was called
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the converter asks NumPy for names of the past
         model.export(target, format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(target.read_bytes(), providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-    return np.asarray(session.run(None, {entry.name: observations})[0])
+    entries = sorted(session.get_inputs(), key=lambda entry: "action_mask" in entry.name)
+    named = {entry.name: array for entry, array in zip(entries, batch, strict=True)}
+    return np.asarray(session.run(None, named)[0])

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlweights.backend import cores, waiting
 from rlweights.errors import CheckpointError, ConfigError
@@ -167,7 +167,7 @@ class _Session:
             if start is not None:
                 beside[START] = start.encoded()
             beside[provenance.FILE] = provenance.encoded([provenance.provenance()])
-            agent = _with_home(agent, assembly)
+            agent = _as_found(agent, assembly)
             trainer = Trainer(assembly, self._console(agent), self.callbacks)
         with trainer:
             return self._train(trainer, folder_of(agent, assembly.files.loaded, beside), start)
@@ -175,6 +175,8 @@ class _Session:
     def resume(self, run: Path, before: Agent, agent: Agent) -> Outcome:
         """Goes on with a run as an agent that may differ from the one before in what changes nothing."""
         source, begun_with = str(run / agent_file.AGENT), _names(run)
+        if agent.environment.action_mask == "auto":
+            agent = _with(agent, {"action_mask": before.environment.action_mask})
         run_folder.refuse_changes(before, agent, source)
         demand(self.callbacks, begun_with, str(run))
         threads = _threads_of(run)
@@ -223,12 +225,20 @@ class _Session:
         return outcome
 
 
-def _with_home(agent: Agent, assembly: Assembly) -> Agent:
-    """The agent, with the folder that its environment was imported from: looking at a run needs it."""
-    if assembly.environments.home is None:
-        return agent
-    section = agent.environment.model_copy(update={"folder": assembly.environments.home})
-    return agent.model_copy(update={"environment": section})
+def _as_found(agent: Agent, assembly: Assembly) -> Agent:
+    """The agent, with what is known of its environment now: a run goes on with the masks that it began with.
+
+    The folder that it was imported from is needed to look at a run.
+    """
+    found: dict[str, Any] = {"action_mask": assembly.environments.action_mask}
+    if assembly.environments.home is not None:
+        found["folder"] = assembly.environments.home
+    return _with(agent, found)
+
+
+def _with(agent: Agent, found: dict[str, Any]) -> Agent:
+    """The agent with other settings of its environment."""
+    return agent.model_copy(update={"environment": agent.environment.model_copy(update=found)})
 
 
 def exit_code(outcome: Outcome) -> int:

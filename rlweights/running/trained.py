@@ -9,7 +9,7 @@ import numpy as np
 
 from rlweights.errors import BrokenEnvironment, CheckpointError, ConfigError
 from rlweights.learning.evaluation import Result, evaluation_seed
-from rlweights.learning.fitting import batched
+from rlweights.learning.fitting import batched, with_masks
 from rlweights.running.building.policy import Policy
 from rlweights.running.config import objects
 from rlweights.running.config.schema import Agent
@@ -115,24 +115,34 @@ class TrainedAgent:
         """
         return diagnose(self.folder)
 
-    def predict(self, observations: Any, deterministic: bool = True, seed: int = 0) -> Array:
+    def predict(
+        self, observations: Any, deterministic: bool = True, seed: int = 0, action_masks: Any = None
+    ) -> Array:
         """Returns actions [N, ...] for a batch of observations, in the form that the environment takes.
 
         Args:
             observations: A batch in the form that Gymnasium's vector environments give, or one observation.
             deterministic: Whether to take the most likely action rather than to sample.
             seed: Seed of sampled actions.
+            action_masks: Which actions are allowed, 1 or 0 for each, [N, P], or [P] for one observation; for
+                an agent with masks. Left out where the observations themselves have a key "action_mask".
 
         Returns:
             An action for each observation [N, ...]; for one observation one action, as `env.step` takes it.
 
         Raises:
-            ConfigError: If it is neither, or not finite; the message has both shapes.
+            ConfigError: If it is neither, or not finite; the message has both shapes. Or if masks are missing
+                or allow nothing, or the agent has none.
         """
-        return self._predicted(*self._batched(observations), deterministic, seed)
+        return self._predicted(*self._batched(observations, action_masks), deterministic, seed)
 
-    def _batched(self, observations: Any) -> tuple[Any, bool]:
+    def _batched(self, observations: Any, masks: Any) -> tuple[Any, bool]:
+        source, space = self.policy.environments.action_mask, self.policy.action_space
+        if source == "none" and masks is not None:
+            raise ConfigError("action_masks: this agent acts without masks")
         try:
+            if source != "none":
+                observations = with_masks(observations, masks, source, space)
             return batched(self.policy.encoder.space, observations)
         except ValueError as error:
             raise ConfigError(str(error)) from None
@@ -222,13 +232,17 @@ class TrainedAgent:
                 raise error from None
             raise BrokenEnvironment(f"{error}. The whole traceback: {path}") from error
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: Any, action_mask: Any = None) -> Any:
         """Returns the most likely action for one observation.
+
+        Args:
+            observation: The observation.
+            action_mask: Which actions are allowed [P], see `predict`.
 
         Raises:
             ConfigError: If it is not one, or not finite; the message has both shapes.
         """
-        batch, single = self._batched(observation)
+        batch, single = self._batched(observation, action_mask)
         if not single:
             raise ConfigError("observations of a batch: act takes one observation; predict takes a batch")
         return self._predicted(batch, single)

@@ -128,12 +128,12 @@ class Hidden(gym.vector.VectorEnv):
 @pytest.mark.parametrize("plain", [True, False])
 def test_whether_plain_attributes_are_all_is_found_out_by_trying(plain):
     draws = iter(np.ones((100, 2), int))
-    assert ReadState.holds(stepper_of(Hidden(plain)), lambda: next(draws)) == plain
+    assert ReadState.holds(stepper_of(Hidden(plain)), lambda _: next(draws)) == plain
 
 
 def test_gymnasiums_own_vector_version_of_cartpole_is_read():
     rng = np.random.default_rng(0)
-    assert ReadState.holds(native(), lambda: rng.integers(0, 2, N))
+    assert ReadState.holds(native(), lambda _: rng.integers(0, 2, N))
 
 
 def test_a_vector_that_is_seeded_only_as_a_whole_is_reset_when_its_record_is_long(monkeypatch):

@@ -111,6 +111,13 @@ class Environment:
         """Returns what the agent sees of `state` [N, S]: [N, ...] in the observation space."""
         return state
 
+    def action_mask(self, state: Tensor) -> Tensor | None:
+        """Returns which actions are allowed in `state` [N, S]: bool [N, P]; None where all always are.
+
+        P is the number of actions, of a multi-discrete space that of all its parts, concatenated.
+        """
+        return None
+
     def phase(self, state: Tensor) -> Tensor | None:
         """Returns the phase that each episode belongs to, int32 [N]; None where tasks do not change.
 

@@ -123,6 +123,10 @@ class Drifting(Environment):
         """Returns the observations [N, ...] of the environment that drifts."""
         return self.environment.observe(state)
 
+    def action_mask(self, state: Tensor) -> Tensor | None:
+        """Returns the environment's masks."""
+        return self.environment.action_mask(state)
+
     def phase(self, state: Tensor) -> Tensor | None:
         """The environment's own phase."""
         return self.environment.phase(state)

@@ -108,6 +108,14 @@ class NewTasks(Environment):
         # A sum of products: for a few numbers faster than small matrix products, and the same in any batch.
         return tf.reduce_sum(matrices * seen[:, None, :], axis=2)
 
+    def action_mask(self, state: Tensor) -> Tensor | None:
+        """The environment's masks, in the places that the actions have in the episode's phase."""
+        mask = self.environment.action_mask(state[:, :-1])
+        if mask is None or self.permutations is None:
+            return mask
+        order = tf.gather(tf.constant(self.permutations), self._task(state))
+        return tf.gather(mask, order, batch_dims=1)
+
     def phase(self, state: Tensor) -> Tensor:
         """The phase of each episode, int32 [N]."""
         return tf.cast(state[:, -1], tf.int32)

@@ -122,6 +122,8 @@ class SeededEpisodes(gym.Wrapper):
         self._length = length + 1
         try:
             outcome = self.env.step(action)
+        except Misfit as misfit:  # of a mask
+            raise self._returned("step", str(misfit)) from None
         except Exception as error:  # whatever a user's environment raises
             told = self._recreate(self._raised("step", error))
             return copied(self._observation), 0.0, False, True, told
@@ -221,6 +223,8 @@ class SeededEpisodes(gym.Wrapper):
         try:
             self._hold_parameters()
             outcome = self.env.reset(seed=seed, options=options)
+        except Misfit as misfit:  # of a mask
+            raise self._returned("reset", str(misfit)) from None
         except Exception as error:  # whatever a user's environment raises
             raise self._raised("reset", error) from error
         if not (isinstance(outcome, tuple) and len(outcome) == 2 and isinstance(outcome[1], dict)):

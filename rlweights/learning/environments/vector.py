@@ -50,7 +50,12 @@ class VectorAdapter(gym.vector.VectorEnv):
         self._episodes = reset_all(self.environment, self.num_envs, Draw(self._seed, 0, "evaluation"))
         if self._program is None:
             self._program = self._compiled()
-        return self.environment.observe(self._episodes.state).numpy(), {}
+        return self.environment.observe(self._episodes.state).numpy(), self._masks(self._episodes.state)
+
+    def _masks(self, state: Tensor) -> dict[str, Any]:
+        """The info of states: their masks, where the environment has some."""
+        mask = self.environment.action_mask(state)
+        return {} if mask is None else {"action_mask": mask.numpy()}
 
     def step(self, actions: ArrayLike) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Steps all copies; the final observation of an episode is in `info["final_obs"]`."""
@@ -62,9 +67,9 @@ class VectorAdapter(gym.vector.VectorEnv):
         self._clock += 1
         self._episodes = VectorState(*episodes)
         terminated, truncated = terminated.numpy(), truncated.numpy()
-        info: dict[str, Any] = {}
+        info = self._masks(self._episodes.state)
         if (terminated | truncated).any():
-            info = {"final_obs": final.numpy(), "_final_obs": terminated | truncated}
+            info |= {"final_obs": final.numpy(), "_final_obs": terminated | truncated}
         return observations.numpy(), reward.numpy(), terminated, truncated, info
 
     def _compiled(self) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rlweights.errors import BrokenEnvironment
 from rlweights.learning.batch import Batch, Episodes
 from rlweights.learning.environments.base import (
     Draw,
@@ -17,6 +18,7 @@ from rlweights.learning.environments.base import (
     reset_all,
     step_all,
 )
+from rlweights.learning.environments.masked import Masked
 from rlweights.learning.inspection import PROBE_SIZE
 from rlweights.learning.learner import Learner
 from rlweights.learning.loops.base import Row
@@ -48,6 +50,7 @@ class GraphPrograms:
         self._parameters: dict[str, tf.Variable] = {}
         self._num_envs = num_envs
         self.seed = _state(tf.constant(seed), "environment/seed")
+        self._masking = learner.networks.masking
         first = reset_all(environment, num_envs, Draw(seed, 0))
         self._episodes = VectorState(*(_state(x, f"environment/{n}") for n, x in first._asdict().items()))
         self._clock = _state(tf.constant(0), "environment/clock")
@@ -66,12 +69,21 @@ class GraphPrograms:
     @property
     def _environment(self) -> Environment:
         """The environment; attributes that have been set are read from variables."""
-        if not self._parameters:
-            return self._original
-        present = copy.copy(self._original)
-        for name, variable in self._parameters.items():
-            setattr(present, name, tf.convert_to_tensor(variable))
-        return present
+        present = self._original
+        if self._parameters:
+            present = copy.copy(self._original)
+            for name, variable in self._parameters.items():
+                setattr(present, name, tf.convert_to_tensor(variable))
+        return self._seen_by_agents(present)
+
+    def _seen_by_agents(self, environment: Environment) -> Environment:
+        """The environment; its observations have masks behind them if the agent takes masks."""
+        return environment if self._masking is None else Masked(environment)
+
+    @property
+    def environment_id(self) -> str:
+        """What errors call the environment."""
+        return self._original.id
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Sets attributes of the environment that are floats; a name that is new compiles the program again.
@@ -98,12 +110,15 @@ class GraphPrograms:
 
     def probe(self, size: int) -> Array:
         """Returns observations [size, ...] of separate environments, after ten random actions each."""
-        environment, distribution = self._original, self._learner.distribution
+        environment, distribution = self._seen_by_agents(self._original), self._learner.distribution
         draw = prng.uniform if distribution.noise_kind == "uniform" else prng.normal
         episodes = reset_all(environment, size, Draw(0, 0, "probe"))
         for clock in range(10):
             noise = draw(distribution.noise_shape((size,)), 0, "probe", clock)
-            action = distribution.sample(tf.zeros((size, distribution.parameter_size)), noise)
+            parameters = tf.zeros((size, distribution.parameter_size))
+            if self._masking is not None:
+                parameters = self._masking.applied(parameters, environment.observe(episodes.state))
+            action = distribution.sample(parameters, noise)
             episodes, _ = step_all(environment, episodes, action, Draw(0, clock, "probe"))
         return environment.observe(episodes.state).numpy()
 
@@ -176,6 +191,8 @@ class GraphPrograms:
         }
         scalars |= self._phases(states, returns, ended, episodes.state)
         observations = environment.observe(tf.reshape(states, [T * N, *states.shape[2:]]))
+        if self._masking is not None:
+            scalars[_NO_CHOICE] = self._masking.without_choice(observations)
         batch = Batch(
             tf.reshape(observations, [T, N, *observations.shape[1:]]),
             actions,
@@ -297,6 +314,12 @@ class GraphLoop:
         started = time.monotonic()
         rows = self.programs.iterate(count)
         elapsed = max(time.monotonic() - started, 1e-6)
+        empty = [row.pop(_NO_CHOICE, 0.0) for row in rows]
+        if any(empty):
+            raise BrokenEnvironment(
+                f"{self.programs.environment_id}: action_mask(state) allowed no action in "
+                f"{int(max(empty))} steps of a rollout"
+            )
         self._count = int(min(ROWS, max(1, self._count * 2), max(1, count * SECONDS_PER_CALL / elapsed)))
         return [(scalars, _episodes(scalars)) for scalars in rows]
 
@@ -312,6 +335,9 @@ class GraphLoop:
     def close(self) -> None:
         """Does nothing: this loop holds nothing that needs closing."""
 
+
+_NO_CHOICE = "masks/without_choice"
+"""Scalar of an iteration: steps in which a mask allowed nothing; a program cannot raise."""
 
 _PHASES_BACK = 2
 """Phases whose episodes are counted in one iteration: the newest one, and the one before it."""

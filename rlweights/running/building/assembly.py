@@ -74,7 +74,7 @@ class Assembly(Policy):
             seed=agent.seed,
             normalize_rewards=agent.environment.normalize_rewards,
             action_bounds=self._action_bounds(),
-            features=isinstance(self.encoder.space, spaces.Box) and len(self.encoder.shape) == 1,
+            features=isinstance(self.unmasked.space, spaces.Box) and len(self.unmasked.shape) == 1,
         )
 
     def _before_networks(self) -> None:
@@ -119,7 +119,7 @@ class Assembly(Policy):
             if self.action_units is not None:
                 environment = Rescaled(environment, *self.action_units)
             return GraphLoop(self.learner, environment, self.encoder, num_envs, seed)
-        episodes = self.environments.continued(num_envs, self.distribution, self.translation)
+        episodes = self.environments.continued(num_envs, self.distribution, self.translation, self.masking)
         return HostLoop(self.learner, episodes, self.encoder, seed)
 
     def _optimizer(self) -> InterventionOptimizer:

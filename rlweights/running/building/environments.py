@@ -13,19 +13,23 @@ from rlweights.errors import ConfigError
 from rlweights.learning import environments
 from rlweights.learning.continuation import Continuation, ReadState, ReplayedEpisodes, ReplayedVector
 from rlweights.learning.distributions import Distribution
+from rlweights.learning.environments.action_masks import MaskedObservations, MaskedVector, unmasked_space
 from rlweights.learning.environments.envpool import Reseeded
 from rlweights.learning.environments.in_turn import SteppedInTurn
 from rlweights.learning.environments.processes import WatchedProcesses
 from rlweights.learning.environments.replay import SeededEpisodes, described
 from rlweights.learning.environments.vector import VectorAdapter
+from rlweights.learning.masking import Masking
 from rlweights.learning.spaces import Translation
 from rlweights.learning.stepper import Stepper
+from rlweights.running.building.action_masks import MaskChoice
 from rlweights.running.building.singles import Singles
 from rlweights.running.building.user_code import UserCode, arguments_of
 from rlweights.running.config import extras
 from rlweights.running.config.messages import choices, first_line, missing, nearest, refusal
 from rlweights.running.config.schema import Agent
 from rlweights.running.interrupts import shielded
+from rlweights.weights.arrays import Array
 
 PATIENCE = 600.0
 """Seconds that a process of an environment has for an answer, where the agent file does not say."""
@@ -58,6 +62,7 @@ class EnvironmentFactory:
         self._source = files.source
         self._singles = Singles(section, files)
         self._evaluated = Singles(section, files, agent.evaluation.kwargs, "evaluation", self._phase)
+        self._masks = MaskChoice(section, self._source)
         self.tensorflow: environments.Environment | None = None
         if section.backend == "tensorflow":
             self.tensorflow = self._tensorflow()
@@ -70,24 +75,37 @@ class EnvironmentFactory:
         return self._singles.home if self._section.backend == "gymnasium" else None
 
     def spaces(self) -> tuple[gym.Space, gym.Space]:
-        """Returns the spaces of one environment's observations and actions.
+        """Returns the spaces of one environment's observations, as networks see them, and actions.
 
         Raises:
-            ConfigError: If agents would train in other spaces than they are evaluated in.
+            ConfigError: If agents would train in other spaces than they are evaluated in; or if actions are
+                to be masked that cannot be.
         """
+        observed, acted, source = self._found
+        return unmasked_space(observed, source), acted
+
+    @property
+    def action_mask(self) -> str:
+        """Where masks of allowed actions come from: "info", "method", "observation" or "none"."""
+        return self._found[2]
+
+    @functools.cached_property
+    def _found(self) -> tuple[gym.Space, gym.Space, str]:
+        """The spaces of one environment, and where its masks come from."""
         twin = self.tensorflow
         if twin is not None:
-            return self._singles.guarded(lambda: (twin.observation_space, twin.action_space))
+            found = self._singles.guarded(lambda: (twin.observation_space, twin.action_space))
+            return (*found, self._singles.guarded(lambda: self._masks.of_tensorflow(twin)))
         section = self._section
         mode = self._mode() if section.backend == "gymnasium" else section.backend
         alone = mode in ("sync", "async")
-        found = self._spaces_of(self._single(self._singles) if alone else self.vector(1))
+        found = self._look_at(self._single(self._singles) if alone else self._bare_vector(1, False))
         if alone and not self._evaluation.kwargs:
             return found
         if not alone and self._vector_only:
             return found
-        real = self._spaces_of(self._single(self._evaluated))  # other code than what agents train in
-        for ours, theirs in zip(found, real, strict=True):
+        real = self._look_at(self._single(self._evaluated), found[2])  # other code than what agents train in
+        for ours, theirs in zip(found[:2], real[:2], strict=True):
             if _form(ours) != _form(theirs):
                 key, value = "environment.vectorization_mode", mode
                 if alone:
@@ -104,12 +122,27 @@ class EnvironmentFactory:
         singles.check()
         return singles.guarded(singles.make)
 
-    def _spaces_of(self, env: Any) -> tuple[gym.Space, gym.Space]:
-        """The spaces of a single environment, or of one of a vector's; closes it."""
+    @functools.cached_property
+    def _evaluation_mask(self) -> str:
+        """Where the masks come from in evaluations."""
+        if self.tensorflow is None or self.action_mask == "none" or not self._has_twin():
+            return self.action_mask
+        with contextlib.closing(self._single(self._evaluated)) as env:
+            return self._masks.of_twin(env)
+
+    def _look_at(self, env: Any, source: str = "") -> tuple[gym.Space, gym.Space, str]:
+        """The spaces of an environment, single or one of a vector's, and the source of its masks; closes it.
+
+        Args:
+            env: The environment, or the vector.
+            source: Of masks, where it is known.
+        """
         try:
             if isinstance(env, gym.Env):
-                return env.observation_space, env.action_space
-            return env.single_observation_space, env.single_action_space
+                observed, acted = env.observation_space, env.action_space
+            else:
+                observed, acted = env.single_observation_space, env.single_action_space
+            return observed, acted, source or self._masks.of(env, acted)
         finally:
             with contextlib.suppress(Exception):
                 env.close()
@@ -130,6 +163,13 @@ class EnvironmentFactory:
         Raises:
             ConfigError: If there is no such environment, or it does not take its arguments.
         """
+        envs = self._bare_vector(num_envs, evaluation)
+        source: Any = "info" if isinstance(envs, VectorAdapter) else self.action_mask
+        whole = not isinstance(envs, SteppedInTurn | WatchedProcesses)  # their single environments are masked
+        return MaskedVector(envs, source) if whole and self.action_mask != "none" else envs
+
+    def _bare_vector(self, num_envs: int, evaluation: bool) -> gym.vector.VectorEnv:
+        """Makes vector environments; those of single environments have their masks already."""
         section = self._section
         if section.backend == "envpool" and not evaluation:
             return self._envpool(num_envs)
@@ -151,13 +191,20 @@ class EnvironmentFactory:
             lambda: gym.make_vec(section.id, num_envs, vectorization_mode=mode, **arguments)
         )
 
-    def continued(self, num_envs: int, distribution: Distribution, translation: Translation) -> Continuation:
+    def continued(
+        self,
+        num_envs: int,
+        distribution: Distribution,
+        translation: Translation,
+        masking: Masking | None = None,
+    ) -> Continuation:
         """Makes vector environments for rollouts, with what makes them go on where they were.
 
         Args:
             num_envs: Number of environments N.
             distribution: Of the actions, with which it is tried whether a state can be read and written.
             translation: See `Stepper`.
+            masking: Where encoded observations hold a mask.
         """
         section, judged = self._section, self._evaluation
         stepper = Stepper(self.vector(num_envs), translation)
@@ -169,9 +216,12 @@ class EnvironmentFactory:
             return ReplayedEpisodes(stepper)
         rng = np.random.default_rng(0)
         parameters = np.zeros((num_envs, distribution.parameter_size), np.float32)
-        if mode == "vector_entry_point" and ReadState.holds(
-            stepper, lambda: distribution.choose_numpy(parameters, rng)
-        ):
+
+        def draw(observations: Array) -> Array:
+            masked = parameters if masking is None else masking.applied_numpy(parameters, observations)
+            return distribution.choose_numpy(masked, rng)
+
+        if mode == "vector_entry_point" and ReadState.holds(stepper, draw):
             return ReadState(stepper)
         return ReplayedVector(stepper)
 
@@ -185,7 +235,8 @@ class EnvironmentFactory:
 
         def bare() -> gym.Env:
             env = singles.make()
-            return self._limited(env) if evaluation else env
+            source = self._evaluation_mask if evaluation else self.action_mask
+            return self._masked(self._limited(env) if evaluation else env, source)
 
         def single(index: int) -> gym.Env:
             again = bare if section.on_error == "recreate" else None
@@ -214,6 +265,10 @@ class EnvironmentFactory:
             raise
         envs.spec = singles.spec
         return envs
+
+    def _masked(self, env: gym.Env, source: Any) -> gym.Env:
+        """The environment with its masks as a part of its observations, if it has any."""
+        return env if source == "none" else MaskedObservations(env, source)
 
     def _beside(self, made: int, num_envs: int, evaluation: bool) -> str:
         """What is said where the first of an environment could be made, and another one could not."""
@@ -247,7 +302,8 @@ class EnvironmentFactory:
             known = isinstance(error, gym.error.Error | ImportError)
             text = extras.explained(first_line(error)) if known else described(error)
             raise ConfigError(f"{self._source}: {self._section.id} does not render: {text}") from error
-        return SeededEpisodes(self._limited(env), 0, role="rendered environment")
+        env = self._masked(self._limited(env), self._evaluation_mask)
+        return SeededEpisodes(env, 0, role="rendered environment")
 
     @property
     def evaluation_limit(self) -> int | None:

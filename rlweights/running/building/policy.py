@@ -11,7 +11,9 @@ import numpy as np
 from rlweights.errors import ConfigError
 from rlweights.learning.acting import acting, actor
 from rlweights.learning.distributions import Distribution, Gaussian, for_space
+from rlweights.learning.environments.action_masks import action_counts
 from rlweights.learning.evaluation import Result, evaluate
+from rlweights.learning.masking import Masking
 from rlweights.learning.networks import ActorCritic, actor_critic, takes_space
 from rlweights.learning.parts import convolutions_for, first_inputs
 from rlweights.learning.spaces import (
@@ -47,7 +49,9 @@ class Policy:
         files: Loads the user's code, and knows what was loaded: an environment, wrappers, a network.
         environments: Makes the environments.
         action_space: Of one environment.
-        encoder: Of observations.
+        unmasked: Encoder of what networks see of observations.
+        masking: Where encoded observations hold an action mask; None: the environment has none.
+        encoder: Of observations, with their masks if there are any.
         translation: Between the spaces and arrays: the encoder, and the decoder of actions.
         action_units: Middle and half range of the actions in which the policy works; None: their own units.
         distribution: Of actions, over the policy's output.
@@ -66,10 +70,15 @@ class Policy:
         observation_space, self.action_space = self.environments.spaces()
         how = self._encoding()
         try:
-            self.encoder: ObservationEncoder = observation_encoder(observation_space, how)
+            self.unmasked: ObservationEncoder = observation_encoder(observation_space, how)
             self.distribution: Distribution = for_space(self.action_space)
         except ValueError as error:
             raise refusal(source, "environment.id", agent.environment.id, first_line(error)) from None
+        self.masking: Masking | None = None
+        self.encoder = self.unmasked
+        if self.environments.action_mask != "none":
+            self.masking = Masking(self.unmasked.shape, action_counts(self.action_space))
+            self.encoder = self.masking.encoder(self.unmasked)
         rescales = agent.environment.rescale_actions
         self.translation = Translation(self.encoder, action_decoder(self.action_space, rescales))
         self.action_units = half_ranges(self.action_space) if rescales else None
@@ -169,7 +178,7 @@ class Policy:
         check_activation(self.source, section.activation)
         continuous = isinstance(self.distribution, Gaussian)
         outputs = self.distribution.parameter_size // (2 if continuous else 1)
-        encoder, model = self.encoder, self._model
+        encoder, model = self.unmasked, self._model
         try:
             return actor_critic(
                 encoder.shape,
@@ -184,6 +193,7 @@ class Policy:
                 space=encoder.space,
                 parts=encoder.parts,
                 pixels=encoder.pixels,
+                masking=self.masking,
                 log_std=section.log_std_init if continuous else None,
                 normalize_observations=agent.environment.normalize_observations,
                 policy_gain=section.policy_gain,

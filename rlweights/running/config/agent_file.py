@@ -87,8 +87,12 @@ _WRITTEN_BY_RUNS = {"budget", "checkpoint", "evaluation", "guard", "logging", "n
 """Keys that only a run writes all of; it spells out every setting."""
 
 
+_BEFORE = {"rescale_actions": False, "encoding": 1, "action_mask": "none"}
+"""What settings of the environment were, before there were any."""
+
+
 def as_trained(data: dict[str, Any]) -> dict[str, Any]:
-    """The contents of a file; what a run of version 0.1 wrote keeps the meaning that it had.
+    """The contents of a file; what a run of an earlier version wrote keeps the meaning that it had.
 
     Such a file has every setting of its time, and those that came later are missing: their defaults are for
     new agents, and the weights beside it know nothing of them.
@@ -96,7 +100,7 @@ def as_trained(data: dict[str, Any]) -> dict[str, Any]:
     environment = data.get("environment")
     if not (isinstance(environment, dict) and data.keys() >= _WRITTEN_BY_RUNS):
         return data
-    return data | {"environment": {"rescale_actions": False, "encoding": 1} | environment}
+    return data | {"environment": _BEFORE | environment}
 
 
 class Chosen(NamedTuple):

@@ -75,6 +75,11 @@ class EnvironmentSection(Section):
     wrappers: list[str | Wrapper] = Field(
         default=[], description="Wrappers, innermost first: a name, or a table of name and arguments."
     )
+    action_mask: Literal["auto", "info", "method", "observation", "none"] = Field(
+        default="auto",
+        description="Where masks of allowed actions come from: info['action_mask'], a method action_masks(), "
+        "a key action_mask of the observation, or nowhere; auto: what the environment offers.",
+    )
     normalize_observations: bool = Field(
         default=False, description="Normalize by running statistics, in the graph."
     )
