@@ -84,6 +84,7 @@ def configure(device: str | None = None, threads: int | None = None) -> None:
     """
     if device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device):
         raise BackendError(f"--device {device}: takes cpu, gpu, or gpu:1 for one of several, from 0 on")
+    _open_standard_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if threads is not None:
         os.environ[THREADS] = str(threads)
@@ -221,6 +222,23 @@ def _held_back_stderr() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _open_standard_streams() -> None:
+    """Lets standard output and error lead nowhere where a process was started without them (`2>&-`).
+
+    Files that are opened later would take their numbers, and whatever is printed would end up in these.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _cache_folder() -> Path | None:

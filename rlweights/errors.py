@@ -1,5 +1,6 @@
 """Every error that a user can meet, each with the exit code of the command that it ends."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import ClassVar
@@ -102,5 +103,6 @@ def guarded(session: Callable[[], int]) -> int:
     try:
         return session()
     except FORESEEN as error:
-        print(f"error: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a console that has gone away: the code says it
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -46,6 +46,7 @@ def read_trial(plan: Plan, folder: Path) -> Row:
         ConfigError: If its records hold nothing of what the study measures.
     """
     try:
+        files.must_be_regular(folder / CsvFile.NAME)
         with (folder / CsvFile.NAME).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,22 @@ def sync(path: Path) -> None:
     """Waits until everything that any process wrote to a file is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def must_be_regular(path: Path) -> None:
+    """Makes sure that a file can be read to its end: opening a named pipe would wait forever.
+
+    Raises:
+        OSError: If it is a pipe, a device or a folder, or there is none; it names the file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Returns the text of a regular file; a named pipe is an OSError, not a wait."""
+    must_be_regular(path)
+    return path.read_text(encoding="utf-8", errors=errors)
 
 
 def must_exist(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rlweights.backend import cores, waiting
 from rlweights.errors import CheckpointError, ConfigError
+from rlweights.running import files
 from rlweights.running.announcement import header, own_steps, summary, threads_remarks
 from rlweights.running.building.assembly import Assembly
 from rlweights.running.callbacks import Callback, demand, names_of
@@ -258,7 +259,7 @@ def _names(run: Path) -> list[str]:
     """
     path = run / CALLBACKS
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return json.loads(files.read_text(path)) if path.exists() else []
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {first_line(error)}") from None
 

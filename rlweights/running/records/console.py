@@ -1,6 +1,8 @@
 """The console display of a run: a table of few rows, and one live bar on a terminal."""
 
+import contextlib
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +64,41 @@ LABEL = 13
 """Width of the labels in the lines of `start` and `summary`."""
 
 
+class Lasting:
+    """A stream that may go away, as `| head -1` does: what is written then is lost, and nothing fails.
+
+    Args:
+        stream: The stream. Once it is gone its descriptor leads nowhere, for what else writes to it.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes text."""
+        self._tried(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is held back."""
+        self._tried(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _tried(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+        except ValueError:
+            if not self._stream.closed:
+                raise
+
+
 class Console:
     """Shows a run.
 
@@ -94,7 +131,8 @@ class Console:
     ):
         # A notebook gets plain lines: rich would make a block of HTML of each.
         options = {"force_jupyter": False} | options
-        self._terminal = Terminal(file=file or sys.stdout, highlight=False, **options)
+        stream: Any = Lasting(file or sys.stdout)
+        self._terminal = Terminal(file=stream, highlight=False, **options)
         self._total = total_steps
         self._width = max(10, len(f"{total_steps:,}"))
         self._quiet = quiet

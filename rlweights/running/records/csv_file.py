@@ -78,7 +78,7 @@ def _rows_until(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
     A line that was torn by a kill has no end and is not among them, nor are columns that only later rows
     have filled.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = files.read_text(path, errors="replace")
     header, *rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))) or [["env_steps"]]
     rows = [r for r in rows if len(r) == len(header) and r[0].isdecimal() and int(r[0]) <= step]
     used = [i for i in range(len(header)) if i == 0 or any(row[i] for row in rows)]

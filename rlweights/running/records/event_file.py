@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
 
+from rlweights.errors import ConfigError
 from rlweights.running import files
 
 
@@ -56,6 +57,7 @@ def _trim(path: Path, step: int) -> None:
     """
     temporary = path.with_name("records.trimmed")  # a name that readers of event files pass over
     with tf.io.TFRecordWriter(str(temporary)) as writer:
+        files.must_be_regular(path)
         for record in RawEventFileLoader(str(path)).Load():
             event = Event.FromString(record)
             ends = any(value.tag == SESSION_END_INFO_TAG for value in event.summary.value)
@@ -68,6 +70,15 @@ def _trim(path: Path, step: int) -> None:
 
 
 def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """Returns all scalars of a run, read by TensorBoard's reader: (step, value) pairs by tag."""
+    """Returns all scalars of a run, read by TensorBoard's reader: (step, value) pairs by tag.
+
+    Raises:
+        ConfigError: If an event file is a pipe or a folder, for which the reader would wait.
+    """
+    for path in Path(folder).glob("*tfevents*"):
+        try:
+            files.must_be_regular(path)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

@@ -69,7 +69,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
 def sessions(folder: Path) -> list[dict[str, Any]]:
     """Returns what is told of a run's sessions; nothing if the file cannot be read."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))["sessions"]
+        found = json.loads(files.read_text(folder / FILE))["sessions"]
         return [dict(each) for each in found]
     except (OSError, ValueError, LookupError, TypeError):
         return []

@@ -1,7 +1,10 @@
 """What a person sees: few lines, narrow ones, and nothing that was meant literally is swallowed."""
 
 import io
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -274,3 +277,26 @@ def test_a_terminal_shows_a_bar_that_goes_away():
 )
 def test_numbers_are_for_people(value, text):
     assert number(value) == text
+
+
+def test_a_console_that_goes_away_ends_nothing():
+    """As `| head -1` does; rich would end the process by itself, with code 1."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        console = Console(100, file=stream)
+        console.start(["agent        x"])
+        os.close(reading)
+        for step in (10, 50, 100):
+            console.update(step, {"rollout/ep_rew_mean": 1.0}, None)
+        console.message("said to nobody")
+        console.summary({"run": "r"})
+        stream.write("what else writes there is lost as well")
+        stream.flush()
+
+
+def test_a_run_without_standard_streams_is_trained(tmp_path):
+    words = "--env CartPole-v1 -n 64 --set algorithm.n_steps=8 --set environment.num_envs=8 --set "
+    words += "evaluation.final_episodes=0 --set algorithm.batch_size=64 --set algorithm.n_epochs=1"
+    command = f"exec {sys.executable} -m rlweights.train {words} >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
+    assert list(tmp_path.glob("runs/*/*/latest/weights.safetensors"))

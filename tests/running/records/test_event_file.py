@@ -1,6 +1,7 @@
 """Event files read back by TensorBoard's own readers, after damage and clocks that were set back."""
 
 import io
+import os
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.util import tensor_util
 
+from rlweights.errors import ConfigError, RecordsError
 from rlweights.running.records import layout
 from rlweights.running.records.event_file import read_scalars
 from rlweights.running.records.records import BUCKETS, Records
@@ -147,3 +149,13 @@ def test_an_animation_decodes_to_its_frames(tmp_path):
         assert difference.max() <= 8
     events = EventAccumulator(str(tmp_path)).Reload()
     assert events.SummaryMetadata("episode").plugin_data.plugin_name == "images"
+
+
+@pytest.mark.parametrize("name", ["events.out.tfevents.1.pipe", "progress.csv"])
+def test_a_named_pipe_in_the_place_of_a_record_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RecordsError, match="is no regular file"):
+        Records(tmp_path, resume_step=0)
+    if "tfevents" in name:
+        with pytest.raises(ConfigError, match=rf"{name}: cannot be read: is no regular file"):
+            read_scalars(tmp_path)
