@@ -43,7 +43,9 @@ class Guard:
             self._first = None
             return
         if self._first is None:
-            self._first = "the weights" if "weights" in bad else episodes.nonfinite or f"the {bad[0]}"
+            self._first = (
+                "the weights" if "weights" in bad else episodes.nonfinite or _named(bad[0], episodes)
+            )
         streak = scalars["update/nonfinite_streak"]
         skips = self._section.on_nonfinite == "skip" and streak < self._section.patience
         if "weights" in bad or not skips:
@@ -60,3 +62,18 @@ class Guard:
     def passed(self) -> None:
         """Takes note of a new checkpoint: from there the attempts count anew."""
         self._rollbacks = 0
+
+
+HUGE = 1e15
+"""A reward whose square is near the end of float32 (3e38), once it is added up over a horizon of returns."""
+
+
+def _named(quantity: str, episodes: Episodes) -> str:
+    """What was not finite; and why, where finite rewards are so large that their squares are not."""
+    if quantity not in ("loss", "gradients") or not episodes.total_length:
+        return f"the {quantity}"
+    mean = episodes.total_return / episodes.total_length
+    if abs(mean) < HUGE:
+        return f"the {quantity}"
+    how = "scale them, by environment.normalize_rewards or a wrapper"
+    return f"the {quantity}, of rewards that are {mean:.0e} a step: {how}"

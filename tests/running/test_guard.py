@@ -373,3 +373,19 @@ def test_every_checkpoint_brings_new_attempts():
         assert [judge.may_go_back() for _ in range(MAX_ROLLBACKS + 1)] == [True] * MAX_ROLLBACKS + [False]
         judge.passed()
     assert not Guard(schema.GuardSection(on_nonfinite="stop")).may_go_back()
+
+
+@pytest.mark.parametrize(
+    ("total", "said"),
+    [
+        (500.0, "the loss"),
+        (5e40, "the loss, of rewards that are 1e+38 a step: scale them, "),
+    ],
+)
+def test_rewards_whose_squares_are_not_finite_are_named(total, said):
+    scalars = {f"update/nonfinite_{name}": float(name == "loss") for name in guard.QUANTITIES}
+    scalars |= {"update/skipped": 1.0, "update/nonfinite_streak": 1.0}
+    with pytest.raises(NotFinite) as error:
+        Guard(schema.GuardSection(on_nonfinite="stop")).judge(scalars, Episodes(1, total, 500))
+    assert str(error.value).startswith(said)
+    assert ("scale" in str(error.value)) is ("scale" in said)

@@ -1,5 +1,7 @@
 """Clipping: bounds in each unit by hand, what it reports, and that doing it twice is doing it once."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -97,3 +99,7 @@ def test_what_has_no_fan_in_is_refused_by_name():
 def test_bad_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):
         rw.Clipping(**arguments)
+
+
+def test_the_default_of_bound():
+    assert inspect.signature(rw.Clipping).parameters["bound"].default == 3.0

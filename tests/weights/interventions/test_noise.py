@@ -1,5 +1,7 @@
 """Noise: its distribution, its scale, its streams; and how adaptive noise finds its size."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -147,3 +149,7 @@ def test_uniform_draws_are_fresh_at_each_step_and_independent_of_normal_ones():
 
 def test_a_rule_of_uniform_draws_passes_the_battery():
     rw.testing.check(Uniform())
+
+
+def test_the_default_of_target():
+    assert inspect.signature(rw.AdaptiveNoise).parameters["target"].default == 0.01
