@@ -145,7 +145,11 @@ def _leaves(space: Any, how: Encoding, name: str = "") -> list[Leaf]:
             except ValueError as error:
                 way = "; the wrapper FilterObservation leaves parts out" if isinstance(key, str) else ""
                 raise ValueError(f"{error} at {key!r}{way}") from None
+        if not found:
+            raise ValueError(f"unsupported observation space: {space}, which has no parts")
         return found
+    if 0 in (space.shape or ()):
+        raise ValueError(f"unsupported observation space: {space}, which has no entries")
     if isinstance(space, spaces.Box):
         image = _image(space, how) if how.images == "all" else None
         if image is not None:

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from rlweights.errors import BrokenEnvironment
 from rlweights.learning.environments.conformity import Misfit
-from rlweights.learning.environments.replay import FAILURE, RECREATED, REPORTED, described
+from rlweights.learning.environments.replay import FAILURE, FAILURES, RECREATED, REPORTED, described
 from rlweights.learning.spaces import Translation, one_batch
 from rlweights.weights.arrays import Array
 
@@ -149,7 +149,7 @@ class Stepper:
             raise
         except Misfit as misfit:  # of a mask
             raise BrokenEnvironment(f"{self.name}: {method}() returned {misfit}") from None
-        except Exception as error:
+        except FAILURES as error:
             details = "".join(traceback.format_exception(error))
             raise BrokenEnvironment(f"{self.name}: {method}() raised {described(error)}", details) from error
 

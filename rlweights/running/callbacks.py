@@ -183,6 +183,8 @@ class Training:
             RuntimeError: If it is called elsewhere than in `on_iteration_end` and `on_evaluation_end`.
         """
         self._demand("record", _ACTS)
+        if not isinstance(scalars, Mapping):
+            raise TypeError(f"scalars: takes numbers by tag, such as {{'curriculum/length': 3}}: {scalars!r}")
         for tag, value in scalars.items():
             group, slash, name = str(tag).partition("/")
             if not (slash and group and name) or group in GROUPS:

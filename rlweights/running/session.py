@@ -168,7 +168,7 @@ class _Session:
             if start is not None:
                 beside[START] = start.encoded()
             beside[provenance.FILE] = provenance.encoded([provenance.provenance()])
-            agent = _as_found(agent, assembly)
+            assembly.agent = agent = _as_found(agent, assembly)
             trainer = Trainer(assembly, self._console(agent), self.callbacks)
         with trainer:
             return self._train(trainer, folder_of(agent, assembly.files.loaded, beside), start)

@@ -67,6 +67,7 @@ class TrainedAgent:
         if found is None:
             raise ConfigError(f"{run}: holds no weights yet; they are saved by the first evaluation")
         self.weights = found
+        self._draws = np.random.default_rng(agent.seed)
         self.policy = Policy(agent, str(self.folder / run_folder.AGENT), self.folder)
         variables = {v.path: v for v in self.policy.networks.variables}
         expect = {name: (tuple(v.shape), v.dtype) for name, v in variables.items()}
@@ -116,14 +117,18 @@ class TrainedAgent:
         return diagnose(self.folder)
 
     def predict(
-        self, observations: Any, deterministic: bool = True, seed: int = 0, action_masks: Any = None
+        self,
+        observations: Any,
+        deterministic: bool = True,
+        seed: int | None = None,
+        action_masks: Any = None,
     ) -> Array:
         """Returns actions [N, ...] for a batch of observations, in the form that the environment takes.
 
         Args:
             observations: A batch in the form that Gymnasium's vector environments give, or one observation.
             deterministic: Whether to take the most likely action rather than to sample.
-            seed: Seed of sampled actions.
+            seed: Seed of sampled actions; None: each call draws on.
             action_masks: Which actions are allowed, 1 or 0 for each, [N, P], or [P] for one observation; for
                 an agent with masks. Left out where the observations themselves have a key "action_mask".
 
@@ -147,12 +152,19 @@ class TrainedAgent:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
-    def _predicted(self, batch: Any, single: bool, deterministic: bool = True, seed: int = 0) -> Any:
+    def _predicted(
+        self, batch: Any, single: bool, deterministic: bool = True, seed: int | None = None
+    ) -> Any:
         try:
-            encoded = self.policy.encoder.encode(batch)
+            with np.errstate(over="ignore"):  # said below
+                encoded = self.policy.encoder.encode(batch)
         except (ValueError, TypeError, IndexError) as error:
             raise ConfigError(f"observations do not fit {self.policy.encoder.space}: {error}") from None
-        rng = None if deterministic else np.random.default_rng(seed)
+        if encoded.dtype.kind == "f" and not np.isfinite(encoded).all():
+            raise ConfigError(f"observations: some are too large for {encoded.dtype}")
+        rng = None
+        if not deterministic:
+            rng = self._draws if seed is None else np.random.default_rng(_whole("seed", seed, 0))
         actions = self.policy.translation.decode(
             self.policy.distribution.choose_numpy(self._act(encoded), rng)
         )
@@ -174,8 +186,10 @@ class TrainedAgent:
 
         Raises:
             BrokenEnvironment: If the environment fails.
+            ConfigError: If there is to be no episode, or the seed is none.
         """
-        seed = evaluation_seed(self.policy.agent.seed) if seed is None else seed
+        seed = evaluation_seed(self.policy.agent.seed) if seed is None else _whole("seed", seed, 0)
+        episodes = _whole("episodes", episodes, 1)
         size = min(episodes, self.policy.agent.evaluation.num_envs)
         envs = self.policy.environments.vector(size, evaluation=True)
         with self._traced(), contextlib.closing(envs):
@@ -261,3 +275,9 @@ def _elsewhere(agent: Agent, env: Any, kwargs: Mapping[str, Any]) -> Agent:
     others = {key: objects.encoded(value) for key, value in kwargs.items()}
     evaluation = evaluation.model_copy(update={"kwargs": evaluation.kwargs | others})
     return agent.model_copy(update={"environment": section, "evaluation": evaluation})
+
+
+def _whole(argument: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{argument} = {value!r}: must be a whole number of at least {least}")
+    return int(value)

@@ -60,6 +60,21 @@ def test_samples_with_the_probabilities_of_the_policy(run):
     assert actions.mean() == pytest.approx(probability, abs=5 * 0.5 / len(crowd) ** 0.5)
     np.testing.assert_array_equal(actions, agent.predict(crowd, deterministic=False, seed=1))
     assert (actions != agent.predict(crowd, deterministic=False, seed=2)).any()
+    drawn = [agent.predict(crowd, deterministic=False) for _ in range(2)]
+    assert (drawn[0] != drawn[1]).any(), "without a seed each call draws on"
+
+
+def test_arguments_that_are_no_numbers_of_episodes_or_seeds_are_refused(run):
+    agent = TrainedAgent(run)
+    for episodes in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match=r"episodes = .*: must be a whole number of at least 1"):
+            agent.evaluate(episodes)
+    with pytest.raises(ConfigError, match="seed = -1: must be a whole number of at least 0"):
+        agent.evaluate(1, seed=-1)
+    with pytest.raises(ConfigError, match="seed = -1: must be a whole number of at least 0"):
+        agent.predict(OBSERVATIONS, deterministic=False, seed=-1)
+    with pytest.raises(ConfigError, match="some are too large for float32"):
+        agent.predict(np.full((1, 4), 1e300))
 
 
 def test_continuous_actions_stay_within_the_space(tmp_path):

@@ -1,5 +1,6 @@
 """What one environment returns, held against what its spaces promise: the first misfit is told in words."""
 
+import contextlib
 from typing import Any
 
 import gymnasium as gym
@@ -20,7 +21,7 @@ class Conformity:
 
     def __init__(self, space: gym.Space):
         self._space = space
-        single = isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary)
+        single = isinstance(space, spaces.Box | spaces.MultiBinary)
         self._shape, self._dtype = (space.shape, space.dtype) if single else (None, None)
 
     def observation(self, value: Any) -> Any:
@@ -39,10 +40,10 @@ class Conformity:
         Raises:
             Misfit: If it is no single number.
         """
-        if isinstance(value, int | float | np.number | np.bool_):
-            return float(value)
-        if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf":
-            return float(value)
+        real = isinstance(value, int | float | np.integer | np.floating | np.bool_)
+        if real or (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"):
+            with contextlib.suppress(OverflowError):  # an int may have any number of digits
+                return float(value)
         raise Misfit(f"the reward {_shown(value)}: expected one number")
 
     def end(self, name: str, value: Any) -> bool:
@@ -73,19 +74,44 @@ def _fitted(space: gym.Space, value: Any, what: str) -> Any:
         return value  # refused elsewhere, by its space
     shape, dtype = space.shape, space.dtype
     assert dtype is not None
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return _counted(space, value, what)
     if type(value) is np.ndarray and value.shape == shape and value.dtype == dtype:
         return value
     expected = f"expected shape {shape}, {dtype}, as its space says"
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise Misfit(f"{what} of unequal parts: {expected}") from None
+    array = _array(value, what, expected)
     if array.shape != shape or array.dtype.kind not in "biuf":
         raise Misfit(f"{what} of shape {array.shape}, {array.dtype}: {expected}")
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
-    if not np.can_cast(array.dtype, dtype, "same_kind") and not np.array_equal(converted, array):
+    kept = "same_kind" if dtype.kind == "f" else "safe"  # whole numbers that do not fit would wrap around
+    if not np.can_cast(array.dtype, dtype, kept) and not np.array_equal(converted, array):
         raise Misfit(f"{what} of {array.dtype}, {_shown(value)}, that {dtype} cannot hold: {expected}")
+    return converted
+
+
+def _array(value: Any, what: str, expected: str) -> Any:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise Misfit(f"{what} of unequal parts: {expected}") from None
+    except Exception as error:  # whatever an `__array__` raises: that of a tensor on a GPU, ...
+        name, why = type(value).__name__, type(error).__name__
+        raise Misfit(f"{what} of type {name}, which makes no array ({why}: {error}): {expected}") from None
+
+
+def _counted(space: spaces.Discrete | spaces.MultiDiscrete, value: Any, what: str) -> Any:
+    """An observation of whole numbers that its space counts: others could not be looked up."""
+    dtype, shape = space.dtype, space.shape
+    expected = f"expected shape {shape}, {dtype}, of {space}, as its space says"
+    array = _array(value, what, expected)
+    if array.shape != shape or array.dtype.kind not in "biuf":
+        raise Misfit(f"{what} of shape {array.shape}, {array.dtype}: {expected}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = array.astype(dtype)
+    fits = np.array_equal(converted, array)
+    if not fits or not space.contains(converted if shape else dtype.type(converted)):
+        raise Misfit(f"{what} {_shown(value)}: {expected}")
     return converted
 
 

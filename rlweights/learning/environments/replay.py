@@ -20,6 +20,9 @@ _PACKAGE = __file__.rpartition("learning")[0]
 
 _NOTHING: dict[str, Any] = {}
 
+FAILURES = (Exception, SystemExit, GeneratorExit)
+"""What a user's environment raises when it fails; libraries of simulators call `sys.exit`."""
+
 REPORTED, FAILURE, RECREATED = "rlweights.reported", "rlweights.failure", "rlweights.recreated"
 """Keys of infos, which no environment uses by chance."""
 
@@ -79,7 +82,7 @@ class SeededEpisodes(gym.Wrapper):
         """What `replay_episode` plays; set from outside, which reaches into processes."""
         self.phase: int | None = None
         """The phase of the running episode, where the info of `reset` tells one: its task may change."""
-        self._counts_steps = env.has_wrapper_attr("steps_made")
+        self._counts_steps = False
         self._index = index
         self._names = tuple(names)
         self._role = role
@@ -93,6 +96,15 @@ class SeededEpisodes(gym.Wrapper):
         self._total = 0.0
         self._observation: Any = None
         self._sums: dict[str, float] = {}
+        self._counts_steps = self._steps_made() >= 0
+
+    def _steps_made(self) -> int:
+        """What the environment counts in `steps_made`, if that is a number; -1: nothing."""
+        with contextlib.suppress(Exception):  # a property of a user's environment
+            count = self.env.get_wrapper_attr("steps_made")
+            if isinstance(count, int | np.integer) and not isinstance(count, bool):
+                return int(count)
+        return -1
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         """Begins an episode: the first one of a seed, or the next one.
@@ -115,16 +127,16 @@ class SeededEpisodes(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the environment; the info says what is reported, in the step that ends the episode."""
-        length = self._length
-        if self._actions is None or length == len(self._actions):
-            self._make_room(action)
-        self._actions[length] = action
+        length, actions = self._length, self._actions
+        if actions is None or length == len(actions):
+            actions = self._make_room(action)
+        actions[length] = action
         self._length = length + 1
         try:
             outcome = self.env.step(action)
         except Misfit as misfit:  # of a mask
             raise self._returned("step", str(misfit)) from None
-        except Exception as error:  # whatever a user's environment raises
+        except FAILURES as error:
             told = self._recreate(self._raised("step", error))
             return copied(self._observation), 0.0, False, True, told
         try:
@@ -133,6 +145,8 @@ class SeededEpisodes(gym.Wrapper):
             raise self._returned("step", _parts(outcome)) from None
         try:
             self._observation = self._conformity.observation(observation)
+            if self._again is not None:  # a step that fails may have begun to write into the same array
+                self._observation = copied(self._observation)
             if type(reward) is not float:
                 reward = self._conformity.reward(reward)
             if type(terminated) is not bool or type(truncated) is not bool:
@@ -176,7 +190,11 @@ class SeededEpisodes(gym.Wrapper):
         """Returns why an attribute of the environment cannot be set; nothing if it can."""
         if not self.env.has_wrapper_attr(name):
             return f"{self._name} has no attribute {name!r}"
-        fixed = hasattr(gym.Env, name) or callable(self.env.get_wrapper_attr(name))
+        fixed = (
+            hasattr(gym.Env, name)
+            or name in gym.Env.__annotations__
+            or callable(self.env.get_wrapper_attr(name))
+        )
         return f"{name!r} of {self._name} is no parameter" if fixed else ""
 
     def replay_episode(self) -> Any:
@@ -219,16 +237,19 @@ class SeededEpisodes(gym.Wrapper):
 
     def _begin(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         self._seed, self._length, self._total, self._sums = seed, 0, 0.0, {}
-        self._steps_before = int(self.env.get_wrapper_attr("steps_made")) if self._counts_steps else 0
         try:
+            self._steps_before = self._steps_made() if self._counts_steps else 0
             self._hold_parameters()
             outcome = self.env.reset(seed=seed, options=options)
         except Misfit as misfit:  # of a mask
             raise self._returned("reset", str(misfit)) from None
-        except Exception as error:  # whatever a user's environment raises
+        except FAILURES as error:
             raise self._raised("reset", error) from error
         if not (isinstance(outcome, tuple) and len(outcome) == 2 and isinstance(outcome[1], dict)):
-            raise self._returned("reset", f"{_parts(outcome)}: expected an observation and a dict")
+            came = _parts(outcome)
+            if isinstance(outcome, tuple) and len(outcome) == 2:
+                came = f"an observation and a {type(outcome[1]).__name__}"
+            raise self._returned("reset", f"{came}: expected an observation and a dict")
         try:
             self._observation = self._conformity.observation(outcome[0])
         except Misfit as misfit:
@@ -267,28 +288,30 @@ class SeededEpisodes(gym.Wrapper):
             self.env = self._again()
             if self._counts_steps:
                 self.env.set_wrapper_attr("steps_made", self._steps_before + self._length)
-        except Exception as second:  # whatever a user's environment raises
+        except FAILURES as second:
             raise self._raised("making it anew after an error", second) from second
         return {FAILURE: str(error), RECREATED: self._recreated}
 
-    def _make_room(self, action: Any) -> None:
+    def _make_room(self, action: Any) -> Any:
         if self._actions is None:
             array = np.asarray(action)
             self._actions = np.empty((256, *array.shape), array.dtype)
         else:
             self._actions = np.concatenate([self._actions, np.empty_like(self._actions)])
+        return self._actions
 
     def _reported(self, info: Mapping[Any, Any]) -> dict[str, float]:
         """The scalars of the last info of an episode, and the means of those that are asked for by name."""
-        found = {str(key): float(value) for key, value in info.items() if _is_scalar(value)}
+        found = {str(key): _number(value) for key, value in info.items() if _is_scalar(value)}
         found |= {name: total / self._length for name, total in self._sums.items()}
-        return {k: value for k, value in found.items() if not k.startswith("_") and math.isfinite(value)}
+        named = {k: value for k, value in found.items() if k.strip() and k.isprintable()}
+        return {k: value for k, value in named.items() if not k.startswith("_") and math.isfinite(value)}
 
     @property
     def _name(self) -> str:
         return getattr(self.spec, "id", None) or type(self.unwrapped).__name__
 
-    def _raised(self, method: str, error: Exception) -> BrokenEnvironment:
+    def _raised(self, method: str, error: BaseException) -> BrokenEnvironment:
         details = "".join(traceback.format_exception(error))
         called = f"{method}()" if method.isidentifier() else method
         text = f"{self._name}: {called} of {self._role} {self._index} raised {described(error)}"
@@ -316,7 +339,11 @@ def episode_seed(root: int, number: int) -> int:
 
 def described(error: BaseException) -> str:
     """Returns an error in one line: its type, its message, and the deepest line that is the user's own."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        said = str(error)
+    except Exception:  # an error of a user's own may have no words
+        said = ""
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     place = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not _LIBRARIES.search(frame.filename) and not frame.filename.startswith(_PACKAGE):
@@ -353,7 +380,10 @@ def _is_scalar(value: Any) -> bool:
 
 def _number(value: Any) -> float:
     """A scalar as a float; 0 for what is none: it is nowhere promised that an info is a number."""
-    return float(value) if _is_scalar(value) else 0.0
+    try:
+        return float(value) if _is_scalar(value) else 0.0
+    except OverflowError:  # an int may have any number of digits
+        return math.inf
 
 
 def _parts(outcome: Any) -> str:

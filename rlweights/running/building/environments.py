@@ -241,6 +241,11 @@ class EnvironmentFactory:
         def single(index: int) -> gym.Env:
             again = bare if section.on_error == "recreate" else None
             env = SeededEpisodes(bare(), index, names, role, again, section.max_recreations)
+            for space in ("observation_space", "action_space"):
+                one, first = getattr(env, space), getattr(made[0] if made else env, space)
+                if _form(one) != _form(first):
+                    made.append(env)
+                    raise TypeError(f"{role} {index} has the {space} {one}, and the first one {first}")
             made.append(env)
             return env
 
@@ -277,7 +282,8 @@ class EnvironmentFactory:
                 f"number {made + 1} of {num_envs} for evaluation, beside those for training; without "
                 f"evaluation: evaluation.episodes = 0 and evaluation.final_episodes = 0"
             )
-        return f"number {made + 1} of {num_envs}: environment.num_envs are open at once" if made else ""
+        more = 0 < made < num_envs
+        return f"number {made + 1} of {num_envs}: environment.num_envs are open at once" if more else ""
 
     def rendered(self, mode: str) -> gym.Env:
         """Makes one environment that renders: "human" in a window, "rgb_array" into frames.

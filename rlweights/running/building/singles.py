@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlweights.errors import ConfigError
 from rlweights.learning.environments.base import Environment
-from rlweights.learning.environments.replay import described
+from rlweights.learning.environments.replay import FAILURES, described
 from rlweights.running.building import trust
 from rlweights.running.building.user_code import UserCode, arguments_of, home_of, takes, with_tuples
 from rlweights.running.config import extras, objects
@@ -148,6 +148,9 @@ class Singles:
             env = creator(**arguments)
         if not isinstance(env, gym.Env):
             raise TypeError(f"{self.name} made a {type(env).__name__}, and no gymnasium.Env")
+        for space in ("observation_space", "action_space"):
+            if not hasattr(env, space):
+                raise TypeError(f"{self.name} has no {space}")
         if not isinstance(creator, gym.Env):
             separate_spaces(env)
         for wrap in self._wrappers:
@@ -183,7 +186,7 @@ class Singles:
             return make()
         except ConfigError:
             raise
-        except Exception as error:
+        except FAILURES as error:
             text = re.split(r" was raised from|\. Did you mean", first_line(error))[0]
             found = re.search(r"unexpected keyword argument '(\w+)'", text)
             if found and found[1] in given:

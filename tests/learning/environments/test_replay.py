@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from rlweights.errors import BrokenEnvironment
+from rlweights.learning.environments.conformity import Conformity, Misfit
 from rlweights.learning.environments.replay import (
     FAILURE,
     RECREATED,
@@ -238,3 +239,112 @@ def test_an_error_of_a_library_alone_has_no_place():
         mine = described(error)
     assert mine.startswith("ValueError: cannot reshape array of size 3 into shape (2,2) (test_replay.py")
     assert described(KeyError("speed")) == "KeyError: 'speed'"
+
+
+# What users' environments do -------------------------------------------------------------------------
+
+
+class Odd(Walk):
+    """Does something odd in step 3: what `deed` makes of its outcome, or raises."""
+
+    def __init__(self, deed, space=None):
+        super().__init__(length=9, shared=True)
+        self.deed = deed
+        self.observation_space = space or self.observation_space
+
+    def step(self, action):
+        outcome = super().step(action)
+        return self.deed(outcome, self) if self.steps == 3 else outcome
+
+
+def raising(error):
+    def deed(outcome, env):
+        raise error
+
+    return deed
+
+
+class Wordless(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+class Elsewhere:
+    """A tensor that is not on the host."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        (raising(SystemExit(0)), r"step\(\) of environment 0 raised SystemExit: 0 \(test_replay.py, line"),
+        (raising(GeneratorExit()), r"raised GeneratorExit \(test_replay.py"),
+        (raising(Wordless()), r"raised Wordless \(test_replay.py"),
+        (
+            lambda o, _: (Elsewhere(), *o[1:]),
+            "an observation of type Elsewhere, which makes no array",
+        ),
+        (lambda o, _: (o[0], 10**400, *o[2:]), "returned the reward 1000.*: expected one number"),
+        (
+            lambda o, _: (o[0], np.complex64(1 + 2j), *o[2:]),
+            r"the reward .*2j.*: expected one number",
+        ),
+    ],
+)
+def test_what_an_environment_does_in_a_step_is_told_of_it_by_number(deed, words):
+    env = begun(Odd(deed), 0)
+    with pytest.raises(BrokenEnvironment, match=words):
+        play(env, [0] * 5)
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "words"),
+    [
+        (spaces.Box(0, 255, (2,), np.uint8), np.array([256, 1], np.uint16), "uint8 cannot hold"),
+        (spaces.Box(-128, 127, (2,), np.int8), [300, 0], "int8 cannot hold"),
+        (spaces.Box(-9, 9, (2,), np.int32), np.array([2**40, 0]), "int32 cannot hold"),
+        (spaces.Discrete(5), 5, r"an observation 5: expected shape \(\), int64, of Discrete\(5\)"),
+        (spaces.MultiDiscrete([3, 3]), np.array([1, 3]), r"of MultiDiscrete\(\[3 3\]\), as its space says"),
+    ],
+)
+def test_whole_numbers_that_do_not_fit_are_refused_and_not_wrapped_around(space, given, words):
+    with pytest.raises(Misfit, match=words):
+        Conformity(space).observation(given)
+    fits = space.sample()
+    np.testing.assert_array_equal(Conformity(space).observation(fits), fits)
+    np.testing.assert_array_equal(Conformity(space).observation(np.asarray(fits).tolist()), fits)
+
+
+def test_an_environment_that_is_made_anew_shows_its_last_whole_observation():
+    """Not the array into which the step that failed had begun to write."""
+
+    def half_written(outcome, env):
+        env.state[:] = np.nan
+        raise OSError("gone")
+
+    env = SeededEpisodes(Odd(half_written), 0, again=lambda: Walk(), most=1)
+    env.reset(seed=0)
+    seen = [env.step(0)[0] for _ in range(2)]
+    last, _, _, cut, told = env.step(0)
+    assert cut
+    assert FAILURE in told
+    np.testing.assert_array_equal(last, seen[-1])
+    assert np.isfinite(last).all()
+
+
+@pytest.mark.parametrize("value", [None, [0], True, lambda self: 3, property(lambda self: 1 / 0)])
+def test_an_attribute_steps_made_that_is_no_number_is_none_of_our_business(value):
+    kind = type("Counted", (Walk,), {"steps_made": value})
+    assert begun(kind(), 0).running_episode().steps_before == 0
+
+
+def test_infos_that_nobody_can_read_are_left_out():
+    def deed(outcome, env):
+        info = {"hash": 10**400, "": 1.0, "a\nb": 2.0, "profit": 3.0}
+        return (*outcome[:2], True, False, info)
+
+    env = begun(Odd(deed), 0)
+    told = [env.step(0)[4] for _ in range(3)][-1]
+    assert told[REPORTED] == {"profit": 3.0}

@@ -240,6 +240,40 @@ def test_an_environment_that_there_can_be_one_of():
     assert Alone.alive == 0
 
 
+class Uneven(Brought):
+    """Each has one observation more than the one before."""
+
+    made = 0
+
+    def __init__(self):
+        super().__init__()
+        Uneven.made += 1
+        self.observation_space = spaces.Box(-9, 9, (Uneven.made,), np.float32)
+
+
+def test_environments_that_differ_are_told_apart():
+    with pytest.raises(ConfigError, match=r"environment 1 has the observation_space Box.* the first"):
+        factory(Uneven).vector(2)
+
+
+class Spaceless(gym.Env):
+    """Says nothing of what is observed."""
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Dict({}), r"unsupported observation space: Dict\(\), which has no parts"),
+        (spaces.Box(-1, 1, (0,)), "unsupported observation space: Box.*, which has no entries"),
+    ],
+)
+def test_spaces_with_nothing_in_them_are_refused(space, words):
+    with pytest.raises(ConfigError, match="Spaceless has no observation_space"):
+        factory(Spaceless).spaces()
+    with pytest.raises(ValueError, match=words):
+        observation_encoder(space)
+
+
 def test_spaces_of_a_class_hold_no_generator_that_environments_share():
     envs = factory(Brought).vector(2)
     one, other = (each.unwrapped for each in envs.envs)  # pyright: ignore[reportAttributeAccessIssue]
