@@ -58,6 +58,14 @@ class Pruning(Intervention):
 
     when = "Small models; networks that are sparse from the start."
     example = "Pruning(0.9, end=8_000)"
+    evidence = (
+        (
+            "digits",
+            "80 % of zeros cost nothing that ten seeds show (0.975, plain 0.978), 90 % keep 0.962, or 0.967 "
+            "by one threshold for all kernels, where pruning after training leaves 0.329; 95 % keep 0.896 "
+            "and 0.931",
+        ),
+    )
 
     placements = ("after_step",)
     default_on = kernels()
