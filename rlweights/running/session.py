@@ -168,7 +168,9 @@ class _Session:
             if start is not None:
                 beside[START] = start.encoded()
             beside[provenance.FILE] = provenance.encoded([provenance.provenance()])
-            assembly.agent = agent = _as_found(agent, assembly)
+            # A run goes on with the masks that it began with.
+            assembly.agent = agent = _with(agent, {"action_mask": assembly.environments.action_mask})
+            agent = _as_found(agent, assembly)
             trainer = Trainer(assembly, self._console(agent), self.callbacks)
         with trainer:
             return self._train(trainer, folder_of(agent, assembly.files.loaded, beside), start)
@@ -227,14 +229,9 @@ class _Session:
 
 
 def _as_found(agent: Agent, assembly: Assembly) -> Agent:
-    """The agent, with what is known of its environment now: a run goes on with the masks that it began with.
-
-    The folder that it was imported from is needed to look at a run.
-    """
-    found: dict[str, Any] = {"action_mask": assembly.environments.action_mask}
-    if assembly.environments.home is not None:
-        found["folder"] = assembly.environments.home
-    return _with(agent, found)
+    """The agent, with the folder that its environment was imported from: looking at a run needs it."""
+    home = assembly.environments.home
+    return agent if home is None else _with(agent, {"folder": home})
 
 
 def _with(agent: Agent, found: dict[str, Any]) -> Agent:

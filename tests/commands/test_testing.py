@@ -188,8 +188,8 @@ def test_what_is_undone_must_come_back_to_the_last_bit():
             return 0.1 * ops.ones_like(weight)  # pyright: ignore[reportOperatorIssue]
 
         def finish(self, step):
-            for clean in self._owner._offsets.clean:
-                clean.assign(clean + 1e-6)
+            for vector in self._owner._offsets._vectors:
+                vector.clean.assign(vector.clean + 1e-6)
 
     with pytest.raises(AssertionError, match="does not come back to the last bit in eager mode"):
         rw.testing.check(lambda: Leaking())

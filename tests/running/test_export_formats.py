@@ -134,9 +134,8 @@ def exported(tmp_path_factory):
         for target in KINDS.values():
             if (name, target) in EXPORTS:
                 export_formats.write(agent, folder / name / target)
-        observations = export_formats._observations(agent)[
-            9:
-        ]  # another batch size than the one that was checked
+        (observations,) = export_formats._inputs(agent)
+        observations = observations[9:]  # another batch size than the one that was checked
         np.save(folder / name / "observations.npy", observations)
         wanted[name] = {"outputs": np.asarray(agent.policy.networks.policy(observations))}
     del gym.registry[PIXELS["id"]]
@@ -184,7 +183,7 @@ def test_the_check_sees_observations_of_the_scale_of_the_statistics(tmp_path):
     normalization = agent.policy.networks.normalization
     assert normalization is not None
     normalization.mean.assign(np.full(4, 1000.0))
-    normalized = np.abs(np.asarray(normalization(export_formats._observations(agent))))
+    normalized = np.abs(np.asarray(normalization(export_formats._inputs(agent)[0])))
     assert normalized[:12].max() < 5.0  # at the limit of 10 every policy looks alike
     assert normalized[:12].std() > 0.3
     assert (normalized[12:] == 10.0).any()  # but the limit is checked, too

@@ -127,7 +127,7 @@ def test_stop_stops_at_the_first(glitchy, tmp_path):
 def test_a_streak_is_seen_however_many_iterations_one_call_makes(tmp_path, monkeypatch):
     """A streak that is long enough, and over before the call returns."""
     computer = machine("tensorflow")
-    computer.assembly.environments.tensorflow.plan("reward", range(9 * STEPS // 2, 9 * STEPS // 2 + 3))
+    computer.assembly.environments.tensorflow.plan("reward", range(9 * STEPS // 2, 10 * STEPS // 2))
     advance, steps = computer.loop.advance, []
     for count in (1, 64):
 

@@ -90,7 +90,7 @@ def test_exports_have_parts_bounds_and_tables(name, normalize, tmp_path):
     data = registered(OBSERVATIONS[name], ACTIONS["box"]) | {"network": {"hidden_sizes": [8]}}
     data["environment"]["normalize_observations"] = normalize
     agent = TrainedAgent(untrained_run(tmp_path, data))
-    outputs = np.asarray(agent.policy.networks.policy(export_formats._observations(agent)))
+    outputs = np.asarray(agent.policy.networks.policy(export_formats._inputs(agent)[0]))
     assert np.ptp(outputs, axis=0)[0] > 1e-4
     export_formats.write(agent, tmp_path / "policy.keras")  # which compares the outputs
 

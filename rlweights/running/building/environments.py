@@ -417,4 +417,5 @@ class EnvironmentFactory:
 
 def _form(space: gym.Space) -> tuple[Any, ...]:
     """The properties that two spaces must share for one agent to act in both."""
-    return type(space), space.shape, getattr(space, "n", None), getattr(space, "start", None)
+    counts = [np.ravel(getattr(space, name, ())).tolist() for name in ("n", "nvec", "start")]
+    return type(space), space.shape, *counts
