@@ -63,7 +63,9 @@ def test_a_resumed_run_goes_on_with_the_threads_of_its_checkpoint(tmp_path, monk
     shutil.copytree(small_run(), run)
     monkeypatch.setattr(assembly, "use_threads", lambda number: asked.append(number) or number)
     files = Checkpoints(run / "checkpoints")
-    (step, tensors, metadata), here = files.load_latest(), backend.threads()
+    found, here = files.load_latest(), backend.threads()
+    assert found is not None
+    step, tensors, metadata = found
     told = [each[THREADS] for each in provenance.sessions(run)]
     assert [metadata[THREADS], *told] == [here, here]
     monkeypatch.setattr(backend, "threads", lambda: here + 5)
