@@ -345,6 +345,7 @@ TESTED_ELSEWHERE = {
     "learning.tables": "running/test_parts_of_observations.py",
     "learning.environments.rescaled": "running/test_parts_of_observations.py",
     "learning.heads": "learning/test_masking.py",
+    "learning.environments.wrapper": "learning/environments/test_drift.py",
     "learning.environments.masked": "running/building/test_building_action_masks.py",
     "learning.environments.conformity": "running/building/test_user_environments.py",
     "learning.environments.processes": "running/building/test_user_environments.py",

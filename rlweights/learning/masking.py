@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from gymnasium import spaces
 from keras import ops
 
+from rlweights.learning.environments.action_masks import KEY, space_with_masks
 from rlweights.learning.spaces import ObservationEncoder
 from rlweights.weights.arrays import Array, Scalar, Tensor
 from rlweights.weights.diagnostics import masked_mean
@@ -96,11 +96,10 @@ class Masking:
         """
 
         def encode(batch: Any) -> Array:
-            seen, masks = inner.encode(batch["observation"]), np.asarray(batch["action_mask"])
+            seen, masks = inner.encode(batch["observation"]), np.asarray(batch[KEY])
             if masks.shape != (len(seen), self.size):
                 raise ValueError(f"expected masks of shape (N, {self.size}). Received: {masks.shape}")
             return np.concatenate([seen.reshape(len(seen), -1), masks.astype(inner.dtype)], axis=1)
 
-        masks = spaces.Box(0, 1, (self.size,), np.int8)
-        space = spaces.Dict({"observation": inner.space, "action_mask": masks})
+        space = space_with_masks(inner.space, self.size)
         return dataclasses.replace(inner, shape=self.whole, encode=encode, space=space)

@@ -139,10 +139,7 @@ def check(agent: Agent, make: Callable[[], gym.Env], steps: int = STEPS) -> Chec
         _judge_actions(agent, env.action_space, add)
         _judge_rewards(agent, first, add)
         _judge_episodes(agent, first, add)
-        seen: Any = env.observation_space
-        if isinstance(env, MaskedObservations):
-            seen = seen["observation"]
-        _judge_observations(agent, seen, first, add)
+        _judge_observations(agent, _seen(env), first, add)
         facts = _facts(env, first)
     return Check(facts, sorted(findings, key=lambda each: RANKS[each.kind]))
 
@@ -158,10 +155,7 @@ def trial(env: gym.Env, steps: int, seed: int, actions: int) -> RandomTrial:
     """
     found, space, mask = RandomTrial(), env.action_space, None
     space.seed(actions)
-    seen: Any = env.observation_space
-    if isinstance(env, MaskedObservations):
-        seen = seen["observation"]
-    conformity = Conformity(seen)
+    conformity = Conformity(_seen(env))
 
     def apart(observation: Any) -> tuple[Any, Any]:
         if isinstance(env, MaskedObservations):
@@ -322,6 +316,12 @@ def _judge_episodes(agent: Agent, found: RandomTrial, add: Add) -> None:
         )
 
 
+def _seen(env: gym.Env) -> gym.Space:
+    """The space of what networks see: observations without masks."""
+    space: Any = env.observation_space
+    return space["observation"] if isinstance(env, MaskedObservations) else space
+
+
 def _judge_observations(agent: Agent, space: gym.Space, found: RandomTrial, add: Add) -> None:
     flat = isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
     if not flat or len(found.observations) < 50 or agent.environment.normalize_observations:
@@ -346,10 +346,8 @@ def _judge_observations(agent: Agent, space: gym.Space, found: RandomTrial, add:
 
 
 def _facts(env: gym.Env, found: RandomTrial) -> dict[str, str]:
-    observed: Any = env.observation_space
-    facts = {"observations": str(observed), "actions": str(env.action_space)}
+    facts = {"observations": str(_seen(env)), "actions": str(env.action_space)}
     if isinstance(env, MaskedObservations):
-        facts = {"observations": str(observed["observation"]), "actions": str(env.action_space)}
         facts["masks"] = NAMES[env.source]
     if found.lengths:
         lengths, returns = np.array(found.lengths), np.array(found.returns)

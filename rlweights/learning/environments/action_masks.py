@@ -41,8 +41,12 @@ def action_counts(space: gym.Space) -> tuple[int, ...]:
 
 def masked_space(observation: gym.Space, action: gym.Space, source: Source) -> spaces.Dict:
     """Returns the space of {"observation": ..., "action_mask": ...}, of an environment's own spaces."""
-    masks = spaces.Box(0, 1, (sum(action_counts(action)),), np.int8)
-    return spaces.Dict({"observation": unmasked_space(observation, source), KEY: masks})
+    return space_with_masks(unmasked_space(observation, source), sum(action_counts(action)))
+
+
+def space_with_masks(observation: gym.Space, size: int) -> spaces.Dict:
+    """Returns the space of {"observation": ..., "action_mask": ...}, of what networks see and P entries."""
+    return spaces.Dict({"observation": observation, KEY: spaces.Box(0, 1, (size,), np.int8)})
 
 
 def unmasked_space(observation: gym.Space, source: str) -> gym.Space:
@@ -208,10 +212,8 @@ class MaskedObservations(gym.Wrapper):
         return self._masked(observation, info, ended), reward, terminated, truncated, info
 
     def _masked(self, observation: Any, info: Any, ended: bool = False) -> dict[str, Any]:
-        told = None
-        if not ended:
-            told = self._told(observation, info)
-        mask = np.ones(self._reader.size, np.int8) if ended else self._reader.read(told)
+        ones = np.ones(self._reader.size, np.int8)
+        mask = ones if ended else self._reader.read(self._told(observation, info))
         return {"observation": _without_mask(observation, self.source), KEY: mask}
 
     def _told(self, observation: Any, info: Any) -> Any:
@@ -260,7 +262,7 @@ class MaskedVector(gym.vector.VectorWrapper):
                 finals[n] = {"observation": final, KEY: np.ones(self._reader.size, np.int8)}
             info = info | {"final_obs": finals}
         self._masks[ended] = 1
-        acts = ended | ~ended if self._same_step else ~ended
+        acts = np.ones(len(ended), bool) if self._same_step else ~ended
         return self._masked(observations, info, acts), rewards, terminated, truncated, info
 
     def _masked(self, observations: Any, info: Any, wanted: Array) -> dict[str, Any]:

@@ -74,11 +74,10 @@ def _fitted(space: gym.Space, value: Any, what: str) -> Any:
         return value  # refused elsewhere, by its space
     shape, dtype = space.shape, space.dtype
     assert dtype is not None
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return _counted(space, value, what)
-    if type(value) is np.ndarray and value.shape == shape and value.dtype == dtype:
+    counted = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    if not counted and type(value) is np.ndarray and value.shape == shape and value.dtype == dtype:
         return value
-    expected = f"expected shape {shape}, {dtype}, as its space says"
+    expected = f"expected shape {shape}, {dtype}, {f'of {space}, ' if counted else ''}as its space says"
     array = _array(value, what, expected)
     if array.shape != shape or array.dtype.kind not in "biuf":
         raise Misfit(f"{what} of shape {array.shape}, {array.dtype}: {expected}")
@@ -87,6 +86,8 @@ def _fitted(space: gym.Space, value: Any, what: str) -> Any:
     kept = "same_kind" if dtype.kind == "f" else "safe"  # whole numbers that do not fit would wrap around
     if not np.can_cast(array.dtype, dtype, kept) and not np.array_equal(converted, array):
         raise Misfit(f"{what} of {array.dtype}, {_shown(value)}, that {dtype} cannot hold: {expected}")
+    if counted and not space.contains(converted if shape else dtype.type(converted)):  # not to be looked up
+        raise Misfit(f"{what} {_shown(value)}: {expected}")
     return converted
 
 
@@ -98,21 +99,6 @@ def _array(value: Any, what: str, expected: str) -> Any:
     except Exception as error:  # whatever an `__array__` raises: that of a tensor on a GPU, ...
         name, why = type(value).__name__, type(error).__name__
         raise Misfit(f"{what} of type {name}, which makes no array ({why}: {error}): {expected}") from None
-
-
-def _counted(space: spaces.Discrete | spaces.MultiDiscrete, value: Any, what: str) -> Any:
-    """An observation of whole numbers that its space counts: others could not be looked up."""
-    dtype, shape = space.dtype, space.shape
-    expected = f"expected shape {shape}, {dtype}, of {space}, as its space says"
-    array = _array(value, what, expected)
-    if array.shape != shape or array.dtype.kind not in "biuf":
-        raise Misfit(f"{what} of shape {array.shape}, {array.dtype}: {expected}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = array.astype(dtype)
-    fits = np.array_equal(converted, array)
-    if not fits or not space.contains(converted if shape else dtype.type(converted)):
-        raise Misfit(f"{what} {_shown(value)}: {expected}")
-    return converted
 
 
 def _shown(value: Any) -> str:

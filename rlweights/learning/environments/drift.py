@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import gymnasium as gym
 import tensorflow as tf
 
 from rlweights.learning.environments.base import Draw, Environment
 from rlweights.learning.environments.cartpole import CartPole
 from rlweights.learning.environments.pendulum import Pendulum
+from rlweights.learning.environments.wrapper import EnvironmentWrapper
 from rlweights.weights.arrays import Tensor
 
 
@@ -63,7 +63,7 @@ class Sinusoid:
         return middle + reach * tf.sin(2 * math.pi * phase)
 
 
-class Drifting(Environment):
+class Drifting(EnvironmentWrapper):
     """Any environment, with some of its parameters on a schedule.
 
     `Drifting(CartPole(), length=Steps([0.5, 1.0], period=20_000))` swaps the pole every 20,000 vector
@@ -88,21 +88,9 @@ class Drifting(Environment):
                 f"{environment.id} has no parameter {name!r} that can drift; it has "
                 f"{', '.join(parameters) or 'none'}.",
             )
-        self.environment = environment
+        super().__init__(environment)
         self.schedules = schedules
         self.id = f"Drifting{environment.id}"
-        self.max_episode_steps = environment.max_episode_steps
-        self.deterministic = environment.deterministic
-
-    @property
-    def observation_space(self) -> gym.Space:
-        """That of the environment that drifts."""
-        return self.environment.observation_space
-
-    @property
-    def action_space(self) -> gym.Space:
-        """That of the environment that drifts."""
-        return self.environment.action_space
 
     def at(self, clock: Tensor) -> Environment:
         """Returns the environment as it is at `clock`, a scalar or [N]."""
@@ -118,18 +106,6 @@ class Drifting(Environment):
     def step(self, state: Tensor, action: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Steps with the physics of the time."""
         return self.at(draw.clock).step(state, action, draw)
-
-    def observe(self, state: Tensor) -> Tensor:
-        """Returns the observations [N, ...] of the environment that drifts."""
-        return self.environment.observe(state)
-
-    def action_mask(self, state: Tensor) -> Tensor | None:
-        """Returns the environment's masks."""
-        return self.environment.action_mask(state)
-
-    def phase(self, state: Tensor) -> Tensor | None:
-        """The environment's own phase."""
-        return self.environment.phase(state)
 
 
 class DriftingCartPole(Drifting):

@@ -16,12 +16,13 @@ from rlweights.learning.environments.acrobot import Acrobot
 from rlweights.learning.environments.base import Draw, Environment
 from rlweights.learning.environments.cartpole import CartPole
 from rlweights.learning.environments.pendulum import Pendulum
+from rlweights.learning.environments.wrapper import EnvironmentWrapper
 from rlweights.weights.arrays import Tensor
 
 KINDS = ("orthogonal", "permutation")
 
 
-class NewTasks(Environment):
+class NewTasks(EnvironmentWrapper):
     """Any environment, seen through a matrix that is another one in each phase.
 
     An episode belongs to the phase in which it begins and keeps it to its end: the phase is the last column
@@ -63,11 +64,9 @@ class NewTasks(Environment):
         _require(phase is None or phase >= 0, f"phase must be at least 0, got {phase}.")
         discrete = isinstance(environment.action_space, gym.spaces.Discrete)
         _require(discrete or not actions, f"{environment.id}: only discrete actions can change places.")
-        self.environment = environment
+        super().__init__(environment)
         self.period = period
         self.id = f"NewTasks{environment.id}"
-        self.max_episode_steps = environment.max_episode_steps
-        self.deterministic = environment.deterministic
         self._phase = phase
         self.matrices = _matrices(kind, tasks, space.shape[0], seed)  # [tasks, O, O] float32
         self.permutations: Any = None  # [tasks, A] int32: what the environment gets for each action
@@ -79,11 +78,6 @@ class NewTasks(Environment):
     def observation_space(self) -> gym.spaces.Box:
         """As many numbers as the environment's own, of any size."""
         return gym.spaces.Box(-np.inf, np.inf, self.environment.observation_space.shape, np.float32)
-
-    @property
-    def action_space(self) -> gym.Space:
-        """The environment's own."""
-        return self.environment.action_space
 
     def reset(self, num_envs: int, draw: Draw) -> Tensor:
         """Begins episodes of the environment in the phase of the time."""

@@ -297,7 +297,11 @@ class Intervention(Configured, Context):
             variable.assign(new)
 
     def _difference(self, variable: Variable, step: Scalar) -> Tensor:
-        change = self._checked(self.delta(variable, step), variable, "delta")
+        """What the rule adds to a weight [...]; zero where an entry is held."""
+        if self.adds:
+            change = self._checked(self.delta(variable, step), variable, "delta")
+        else:
+            change = self._checked(self.update(variable, step), variable, "update") - ops.copy(variable)
         return self._owner.masks.free(variable, change)
 
     def _new_value(self, variable: Variable, step: Scalar) -> Tensor:
@@ -316,18 +320,12 @@ class Intervention(Configured, Context):
             step: Optimizer steps so far, a scalar integer tensor.
             measured: Whether to say what it does.
         """
-        if not self.acting_on():
+        acting = self.acting_on()
+        if not acting:
             return []
         self.survey(self.variables, step)
-        differences: list[tuple[Variable, Tensor]] = []
         with self._one_draw():
-            for variable in self.acting_on():
-                if self.adds:
-                    difference = self._checked(self.delta(variable, step), variable, "delta")
-                else:
-                    new = self._checked(self.update(variable, step), variable, "update")
-                    difference = new - ops.copy(variable)
-                differences.append((variable, self._owner.masks.free(variable, difference)))
+            differences = [(variable, self._difference(variable, step)) for variable in acting]
 
         added = {id(v): difference for v, difference in differences}
         # As few values as may be: a branch takes each of them as an operand, whether it is taken or not.
