@@ -18,6 +18,8 @@ from rlweights.learning.environments import (
     step_all,
 )
 from rlweights.learning.environments.drift import Steps
+from rlweights.learning.environments.pendulum import Pendulum
+from rlweights.learning.environments.rescaled import Rescaled
 
 PERIOD = 10
 
@@ -161,3 +163,11 @@ class _OneNumber(CartPole):
     @property
     def observation_space(self):
         return gym.spaces.Box(-1.0, 1.0, [1], np.float32)
+
+
+def test_phases_are_seen_through_rescaled_actions():
+    tasks = NewTasks(Pendulum(), period=3)
+    rescaled = Rescaled(tasks, np.zeros(1, np.float32), np.full(1, 2.0, np.float32))
+    state = rescaled.reset(2, Draw(0, 7))
+    np.testing.assert_array_equal(rescaled.phase(state), [2, 2])
+    np.testing.assert_array_equal(rescaled.observe(state), tasks.observe(state))
